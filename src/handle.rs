@@ -1,0 +1,134 @@
+//! Namespaces that exist already.
+
+use crate::error::{Error, Result};
+use crate::sys::namespace::NamespaceFlags;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The kinds of namespace, as namespaces(7) names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum NamespaceKind {
+    User,
+    Mount,
+    Pid,
+    Network,
+    Ipc,
+    Uts,
+    Cgroup,
+    Time,
+}
+
+impl NamespaceKind {
+    /// All eight.
+    pub const ALL: [NamespaceKind; 8] = [
+        NamespaceKind::User,
+        NamespaceKind::Mount,
+        NamespaceKind::Pid,
+        NamespaceKind::Network,
+        NamespaceKind::Ipc,
+        NamespaceKind::Uts,
+        NamespaceKind::Cgroup,
+        NamespaceKind::Time,
+    ];
+
+    /// Its file in `/proc/PID/ns`.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            NamespaceKind::User => "user",
+            NamespaceKind::Mount => "mnt",
+            NamespaceKind::Pid => "pid",
+            NamespaceKind::Network => "net",
+            NamespaceKind::Ipc => "ipc",
+            NamespaceKind::Uts => "uts",
+            NamespaceKind::Cgroup => "cgroup",
+            NamespaceKind::Time => "time",
+        }
+    }
+
+    pub(crate) fn flag(self) -> NamespaceFlags {
+        match self {
+            NamespaceKind::User => NamespaceFlags::USER,
+            NamespaceKind::Mount => NamespaceFlags::MOUNT,
+            NamespaceKind::Pid => NamespaceFlags::PID,
+            NamespaceKind::Network => NamespaceFlags::NET,
+            NamespaceKind::Ipc => NamespaceFlags::IPC,
+            NamespaceKind::Uts => NamespaceFlags::UTS,
+            NamespaceKind::Cgroup => NamespaceFlags::CGROUP,
+            NamespaceKind::Time => NamespaceFlags::TIME,
+        }
+    }
+}
+
+/// A namespace to join: one that a path, a process or another sandbox's child holds.
+///
+/// A path or pid is looked up at each spawn; a handle (from
+/// [`Child::namespace`](crate::Child::namespace)) keeps its namespace alive.
+#[derive(Clone, Debug)]
+pub struct Namespace(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Path(PathBuf),
+    Process(u32),
+    Handle(Arc<OwnedFd>, String),
+}
+
+impl Namespace {
+    /// The one that a file stands for: `/proc/PID/ns/net`, or a bind of such a file (`/run/netns/NAME`).
+    pub fn from_path(path: impl AsRef<Path>) -> Namespace {
+        Namespace(Source::Path(path.as_ref().to_owned()))
+    }
+
+    /// The one that a process of the host is in.
+    pub fn of_process(pid: u32) -> Namespace {
+        Namespace(Source::Process(pid))
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd, name: String) -> Namespace {
+        Namespace(Source::Handle(Arc::new(fd), name))
+    }
+
+    /// How messages call it.
+    pub(crate) fn name(&self, kind: NamespaceKind) -> String {
+        match &self.0 {
+            Source::Path(path) => path.display().to_string(),
+            Source::Process(pid) => format!("/proc/{pid}/ns/{}", kind.file_name()),
+            Source::Handle(_, name) => name.clone(),
+        }
+    }
+
+    /// Opens it.
+    pub(crate) fn open(&self, kind: NamespaceKind) -> Result<Fd> {
+        match &self.0 {
+            Source::Handle(fd, _) => Ok(Fd::Shared(fd.clone())),
+            _ => {
+                let name = self.name(kind);
+                let file = File::open(&name).map_err(|e| {
+                    let errno = crate::sys::Errno(e.raw_os_error().unwrap_or(libc::EIO));
+                    Error::call(format!("open the {} namespace {name}", kind.file_name()), errno)
+                        .with_hint("a process that runs, and that the caller may trace (ptrace(2), access mode checks)")
+                })?;
+                Ok(Fd::Owned(file.into()))
+            }
+        }
+    }
+}
+
+/// A descriptor, of one owner or several.
+#[derive(Debug)]
+pub(crate) enum Fd {
+    Owned(OwnedFd),
+    Shared(Arc<OwnedFd>),
+}
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Fd::Owned(fd) => fd.as_fd(),
+            Fd::Shared(fd) => fd.as_fd(),
+        }
+    }
+}

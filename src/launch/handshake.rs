@@ -1,0 +1,92 @@
+//! Handing the Program over, and hearing how it went.
+
+use super::Unfinished;
+use crate::error::{Error, Result};
+use crate::plan::remedy::failure;
+use crate::program::{Op, Program, REPORT_MAX, Report, Slot};
+use crate::sys::pidfd::PidFd;
+use crate::sys::{Errno, socket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// Well below the default send buffer of a UNIX socket (net.core.wmem_default, 208 KiB).
+const PACKET: usize = 32 * 1024;
+
+/// Sends the Program with its descriptors in the order of their slots.
+pub(super) fn send<'f>(
+    control: BorrowedFd<'_>,
+    program: &Program,
+    fds: impl Iterator<Item = (Slot, BorrowedFd<'f>)>,
+) -> Result<()> {
+    let mut fds: Vec<_> = fds.collect();
+    fds.sort_unstable_by_key(|(slot, _)| slot.0);
+    debug_assert_eq!(fds.len(), program.fd_count());
+    let fds: Vec<_> = fds.into_iter().map(|(_, fd)| fd).collect();
+    let mut bytes = program.bytes();
+    let mut fds = fds.as_slice();
+    while !bytes.is_empty() || !fds.is_empty() {
+        let (head, tail) = bytes.split_at(bytes.len().min(PACKET));
+        let (some, rest) = fds.split_at(fds.len().min(socket::MAX_FDS));
+        // descriptors travel with at least one byte; the shim does not count a lone one
+        let packet = if head.is_empty() { &[0] } else { head };
+        match socket::send(control, packet, some) {
+            // the shim is gone: what it said before is heard next
+            Err(Errno::EPIPE) => return Ok(()),
+            answer => answer.map_err(|errno| {
+                Error::call("send the Program to the shim", errno)
+                    .with_hint("a higher RLIMIT_NOFILE: it bounds the descriptors that may be in flight")
+            })?,
+        }
+        (bytes, fds) = (tail, rest);
+    }
+    Ok(())
+}
+
+/// Waits until the payload runs, or an op has failed.
+pub(super) fn wait_started(
+    control: BorrowedFd<'_>,
+    program: &Program,
+    mut child: Unfinished,
+) -> Result<(i32, PidFd)> {
+    let stays = program.ops().any(|op| matches!(op, Op::Payload { stay: 1, .. }));
+    let mut packet = [0u8; REPORT_MAX];
+    loop {
+        let (len, mut fds) = match socket::receive(control, &mut packet, true) {
+            Err(Errno(libc::ECONNRESET)) => (0, Vec::new()),
+            answer => answer.map_err(|errno| Error::call("hear from the shim", errno))?,
+        };
+        match Report::decode(&packet[..len]) {
+            Some(Report::Failed { op, errno, message }) => {
+                return Err(failure(program, op, Errno(errno), &String::from_utf8_lossy(message)));
+            }
+            Some(Report::Started { .. }) => break,
+            // the new process is our child too (CLONE_PARENT); the old one ends and is reaped
+            Some(Report::Moved) => {
+                let pidfd = fds.pop().map(PidFd::from).ok_or_else(|| lost(program))?;
+                let pid = pid_of(&pidfd).ok_or_else(|| lost(program))?;
+                let moved = Unfinished(Some(crate::sys::clone::Cloned { pid, pidfd }));
+                let old = std::mem::replace(&mut child, moved);
+                drop(old);
+            }
+            Some(Report::Exited { .. }) => return Err(lost(program)),
+            // without a shim that stays, the socket closes when the payload is executed
+            None if len == 0 && !stays => break,
+            None => return Err(lost(program)),
+        }
+    }
+    match child.0.take() {
+        Some(cloned) => Ok((cloned.pid, cloned.pidfd)),
+        None => Err(lost(program)),
+    }
+}
+
+/// The shim ended without a word: it was killed from outside.
+fn lost(program: &Program) -> Error {
+    Error::call(format!("run the Program of {} steps: the shim ended unexpectedly", program.len()), Errno::EIO)
+        .with_hint("to see who kills processes here: the out-of-memory killer (dmesg), or a supervisor")
+}
+
+/// The pid of a pidfd, as its fdinfo tells (pidfd_open(2)).
+fn pid_of(pidfd: &PidFd) -> Option<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+}

@@ -1,0 +1,128 @@
+//! Launching a Program: the parent's side.
+//!
+//! ```text
+//! parent                                    shim (in its new namespaces)
+//!   clone3 + execveat ─────────────────────▶  receive (blocks)
+//!   write uid_map, setgroups, gid_map
+//!   clone and id-map trees of the host
+//!   send the Program and descriptors ──────▶  op, op, op, …
+//!   wait ◀─────────────────── Failed(k, errno) or Started(pid)
+//! ```
+//! Whatever fails, what was made is undone: the process is killed and reaped, and
+//! with it go its namespaces and mounts.
+
+mod handshake;
+mod id_map;
+mod image;
+mod trees;
+
+use crate::error::{Error, Result};
+use crate::plan::remedy::failure;
+use crate::program::{Op, Program, Slot};
+use crate::sys::clone::{CloneExec, Cloned};
+use crate::sys::kernel::abi::SIGKILL;
+use crate::sys::namespace::NamespaceFlags;
+use crate::sys::pidfd::PidFd;
+use crate::sys::{Errno, socket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A running sandbox, as the parent holds it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub pid: i32,
+    pub pidfd: PidFd,
+    /// The socket to the shim.
+    pub control: OwnedFd,
+    /// What was asked for at best and could not be had.
+    pub notes: Vec<String>,
+}
+
+/// Why an op failed: the errno, and what else was said.
+struct Failure(Errno, String);
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Failure {
+        Failure(errno, String::new())
+    }
+}
+
+/// Runs a Program up to the payload's first instruction. Waits for the set-up without
+/// a bound of its own: each op is one or a few system calls, and ends when they do.
+pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
+    let image = image::shim(without)?;
+    let (control, theirs) =
+        socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
+    let mut launch = Launch { program, image, child: None, joins: Vec::new(), trees: Vec::new(), notes: Vec::new() };
+    for (index, op) in (0..).zip(program.ops()) {
+        let done = match op {
+            Op::JoinFirst { .. } | Op::Clone { .. } | Op::MapIds { .. } | Op::Tree { .. }
+                if program.fails_at(index) =>
+            {
+                Err(Errno::EIO.into())
+            }
+            Op::JoinFirst { kind, fd, .. } => launch.join_first(kind, fd),
+            Op::Clone { flags } => launch.clone(flags, theirs.as_fd()),
+            Op::MapIds { uid, gid, deny_setgroups, helper } => {
+                id_map::write(launch.pid()?, uid, gid, deny_setgroups != 0, helper != 0)
+            }
+            Op::Tree { path, kind, recursive, idmap, to } => {
+                trees::clone(path, kind, recursive != 0, trees::IdMapping::of(idmap), launch.pid()?).map(|tree| {
+                    launch.notes.extend(tree.note);
+                    launch.trees.push((to, tree.fd));
+                })
+            }
+            _ => break, // from here on by the shim
+        };
+        done.map_err(|Failure(errno, said)| failure(program, index, errno, &said))?;
+    }
+    drop(theirs);
+    let Launch { trees, notes, child, .. } = launch;
+    let child = child.ok_or_else(|| Error::call("run a Program that starts nothing", Errno::EINVAL))?;
+    let fds = program.fds.iter().map(|(slot, fd)| (*slot, fd.as_fd()));
+    let trees = trees.iter().map(|(slot, fd)| (*slot, fd.as_fd()));
+    handshake::send(control.as_fd(), program, fds.chain(trees))?;
+    let (pid, pidfd) = handshake::wait_started(control.as_fd(), program, child)?;
+    Ok(Running { pid, pidfd, control, notes })
+}
+
+struct Launch<'a> {
+    program: &'a Program,
+    image: BorrowedFd<'a>,
+    child: Option<Unfinished>,
+    joins: Vec<(BorrowedFd<'a>, NamespaceFlags)>,
+    trees: Vec<(Slot, OwnedFd)>,
+    notes: Vec<String>,
+}
+
+impl Launch<'_> {
+    fn pid(&self) -> Result<i32> {
+        let child = self.child.as_ref().and_then(|child| child.0.as_ref());
+        child.map(|child| child.pid).ok_or_else(|| Error::call("run a Program without a clone", Errno::EINVAL))
+    }
+
+    fn join_first(&mut self, kind: u64, slot: Slot) -> Result<(), Failure> {
+        let fd = self.program.fds.iter().find(|(s, _)| *s == slot).ok_or(Errno::EBADF)?;
+        self.joins.push((fd.1.as_fd(), NamespaceFlags::from_bits_truncate(kind)));
+        Ok(())
+    }
+
+    fn clone(&mut self, flags: u64, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+        let namespaces = NamespaceFlags::from_bits_truncate(flags);
+        let cloned = CloneExec::new(self.image, channel).joins(&self.joins).namespaces(namespaces).spawn()?;
+        self.child = Some(Unfinished(Some(cloned)));
+        Ok(())
+    }
+}
+
+/// A process whose set-up is not finished: dropping it kills and reaps it.
+struct Unfinished(Option<Cloned>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(cloned) = &self.0 {
+            // ESRCH and ECHILD: it has ended, and a reaper of the host took its status
+            let _ = cloned.pidfd.send_signal(SIGKILL);
+            let _ = cloned.pidfd.wait();
+        }
+    }
+}

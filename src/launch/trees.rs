@@ -1,0 +1,68 @@
+//! Trees of the host, cloned by the parent: it may, where the sandbox's root could not
+//! even search the way there; and it may map their ids.
+
+use super::Failure;
+use crate::sys::Errno;
+use crate::sys::kernel::abi::*;
+use crate::sys::kernel::{call, path};
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Whether the ids of a tree are mapped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum IdMapping {
+    No,
+    /// Or it fails.
+    Required,
+    /// Where the file system can.
+    Preferred,
+}
+
+impl IdMapping {
+    pub fn of(code: u32) -> IdMapping {
+        match code {
+            0 => IdMapping::No,
+            1 => IdMapping::Required,
+            _ => IdMapping::Preferred,
+        }
+    }
+}
+
+/// A detached tree, and what it lacks.
+pub(super) struct Tree {
+    pub fd: OwnedFd,
+    pub note: Option<String>,
+}
+
+/// Clones the tree at `path`, whose root must be of this kind (`S_IF…`), with its ids
+/// mapped as in the user namespace of `pid`.
+pub(super) fn clone(path: &CStr, kind: u32, recursive: bool, ids: IdMapping, pid: i32) -> Result<Tree, Failure> {
+    let recursive = if recursive { AT_RECURSIVE } else { 0 };
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive;
+    let fd = path::with_long_path(path, |dir, path| call::open_tree(dir, path, flags))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    if call::fstat(fd.as_raw_fd())?.kind() != kind {
+        return Err(Failure(Errno::ESTALE, "it is not what it was when the sandbox was compiled".into()));
+    }
+    if ids == IdMapping::No {
+        return Ok(Tree { fd, note: None });
+    }
+    let user = format!("/proc/{pid}/ns/user");
+    let user = File::open(&user).map_err(|e| Failure(Errno(e.raw_os_error().unwrap_or(libc::EIO)), user))?;
+    let attr =
+        MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd: user.as_raw_fd() as u64, ..MountAttr::default() };
+    match call::mount_setattr(fd.as_raw_fd(), c"", AT_EMPTY_PATH | recursive, &attr) {
+        Ok(_) => Ok(Tree { fd, note: None }),
+        Err(errno) if ids == IdMapping::Preferred => {
+            let note = format!(
+                "{} is not id-mapped ({}): files of the host's root belong to nobody inside",
+                path.to_string_lossy(),
+                errno.name()
+            );
+            Ok(Tree { fd, note: Some(note) })
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}

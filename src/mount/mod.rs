@@ -1,0 +1,255 @@
+//! The mount plan: what is mounted where in the new root, in order.
+
+mod lower;
+mod standard;
+
+pub(crate) use lower::Context;
+
+use crate::units::Bytes;
+use std::path::{Path, PathBuf};
+
+/// One mount, or one change to a path, of the plan.
+///
+/// Everything is `nosuid` and `nodev` unless said otherwise. Targets are paths inside
+/// the sandbox and are resolved beneath its root: a link in a layer cannot lead out.
+///
+/// ```
+/// use belljar::{Bytes, Missing, Mount};
+///
+/// let plugins = Mount::bind("/srv/plugins", "/plugins").read_only().missing(Missing::Error);
+/// let cache = Mount::tmpfs("/var/cache").bytes(Bytes::mib(16)).mode(0o700);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub(crate) kind: Kind,
+    pub(crate) target: PathBuf,
+    pub(crate) options: Options,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bind { source: PathBuf, socket: bool },
+    Tmpfs { bytes: Bytes, inodes: u64, mode: u32 },
+    Proc,
+    Sysfs,
+    Devpts,
+    Mqueue,
+    Cgroup,
+    Dev,
+    Mask,
+    ReadOnly,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub read_only: bool,
+    pub noexec: bool,
+    pub suid: bool,
+    pub dev: bool,
+    pub idmapped: bool,
+    pub propagation: Option<Propagation>,
+    pub missing: Missing,
+}
+
+/// What to do when a mount's target is not in the root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// Fail with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    Error,
+    /// Leave the mount out.
+    Skip,
+    /// Make it: in the init layer, the upper or a tmpfs of the sandbox, never in a
+    /// directory of the host. The default.
+    #[default]
+    Create,
+}
+
+/// How mounts made later spread (mount_namespaces(7)). The sandbox's own default is private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Neither way.
+    Private,
+    /// From the source's peers into the sandbox (only where the tree is shared with them).
+    Slave,
+    /// Among mount namespaces made from the sandbox's.
+    Shared,
+    /// Neither way, and never to be bound again.
+    Unbindable,
+}
+
+impl Mount {
+    fn new(kind: Kind, target: impl Into<PathBuf>) -> Mount {
+        Mount { kind, target: target.into(), options: Options::default() }
+    }
+
+    /// A file or directory of the host, with what is mounted below it. Writable unless
+    /// [`read_only`](Mount::read_only); hides what the root has there. A relative source
+    /// is taken from the working directory of `build`.
+    ///
+    /// A UNIX socket is refused here: connecting needs no write access, so a read-only
+    /// bind would not protect what listens on it. See [`socket`](Mount::socket).
+    pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Bind { source: source.into(), socket: false }, target)
+    }
+
+    /// A UNIX socket of the host: the payload may talk to what listens on it.
+    pub fn socket(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Bind { source: source.into(), socket: true }, target)
+    }
+
+    /// An empty tmpfs: 64 MiB, 8192 inodes, mode 0755 unless set.
+    pub fn tmpfs(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Tmpfs { bytes: Bytes::mib(64), inodes: 8192, mode: 0o755 }, target)
+    }
+
+    /// proc(5) of the sandbox's pid namespace, `noexec`. In a user namespace the kernel
+    /// grants it only where the host's own `/proc` is fully visible (`EPERM` in most containers).
+    pub fn proc(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Proc, target).noexec()
+    }
+
+    /// sysfs(5) of the sandbox's network namespace, read-only and `noexec`; firmware and powercap masked.
+    pub fn sysfs(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Sysfs, target).noexec().read_only()
+    }
+
+    /// An instance of devpts of its own, `noexec`.
+    pub fn devpts(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Devpts, target).noexec()
+    }
+
+    /// POSIX message queues (mq_overview(7)) of the sandbox's IPC namespace, `noexec`.
+    pub fn mqueue(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Mqueue, target).noexec()
+    }
+
+    /// The cgroup v2 tree as the sandbox's cgroup namespace shows it, read-only and `noexec`.
+    pub fn cgroup(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Cgroup, target).noexec().read_only()
+    }
+
+    /// A `/dev` with `null zero full random urandom tty`, the links of `fd stdin stdout
+    /// stderr ptmx core`, and `pts`, `shm` (64 MiB, `noexec`) and `mqueue` in it.
+    pub fn dev(target: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Dev, target)
+    }
+
+    /// Covers a path of the root: a file by the null device, a directory by an empty
+    /// read-only tmpfs. A missing path is covered already.
+    pub fn mask(path: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::Mask, path)
+    }
+
+    /// Makes a path of the root read-only, with what is mounted below. Skipped when missing.
+    pub fn read_only_path(path: impl Into<PathBuf>) -> Mount {
+        Mount::new(Kind::ReadOnly, path)
+    }
+
+    /// Read-only, with all submounts (mount_setattr(2), Linux 5.12; before, one remount each).
+    pub fn read_only(mut self) -> Self {
+        self.options.read_only = true;
+        self
+    }
+
+    /// Nothing on it can be executed.
+    pub fn noexec(mut self) -> Self {
+        self.options.noexec = true;
+        self
+    }
+
+    /// Opts out of `nosuid`. Without effect on a payload with no_new_privs.
+    pub fn allow_suid(mut self) -> Self {
+        self.options.suid = true;
+        self
+    }
+
+    /// Opts out of `nodev`: device files of the source can be opened. In a user
+    /// namespace only those of mounts that allow it already.
+    pub fn allow_devices(mut self) -> Self {
+        self.options.dev = true;
+        self
+    }
+
+    /// Maps ids through the sandbox's map, so that the host's root is root inside and what
+    /// the sandbox writes belongs to the host's ids (Linux 5.12; needs CAP_SYS_ADMIN, a new
+    /// user namespace, and a file system that supports it). For binds.
+    pub fn idmapped(mut self) -> Self {
+        self.options.idmapped = true;
+        self
+    }
+
+    /// Sets the propagation of a bind.
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.options.propagation = Some(propagation);
+        self
+    }
+
+    /// What to do when the target is missing.
+    pub fn missing(mut self, missing: Missing) -> Self {
+        self.options.missing = missing;
+        self
+    }
+
+    /// The size of a tmpfs, at least one page. Without effect on other kinds.
+    pub fn bytes(mut self, size: Bytes) -> Self {
+        if let Kind::Tmpfs { bytes, .. } = &mut self.kind {
+            *bytes = size;
+        }
+        self
+    }
+
+    /// The number of inodes of a tmpfs, at least 1. Without effect on other kinds.
+    pub fn inodes(mut self, count: u64) -> Self {
+        if let Kind::Tmpfs { inodes, .. } = &mut self.kind {
+            *inodes = count;
+        }
+        self
+    }
+
+    /// The permission bits of a tmpfs's root, 0 to 0o7777. Without effect on other kinds.
+    pub fn mode(mut self, bits: u32) -> Self {
+        if let Kind::Tmpfs { mode, .. } = &mut self.kind {
+            *mode = bits;
+        }
+        self
+    }
+
+    /// The path inside the sandbox.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+}
+
+/// An ordered list of mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounts(pub(crate) Vec<Mount>);
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Mounts::standard()
+    }
+}
+
+impl Mounts {
+    /// No mounts but the root.
+    pub fn none() -> Mounts {
+        Mounts(Vec::new())
+    }
+
+    /// Appends a mount.
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.0.push(mount);
+        self
+    }
+
+    /// The mounts in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<Mount> for Mounts {
+    fn from_iter<I: IntoIterator<Item = Mount>>(mounts: I) -> Self {
+        Mounts(mounts.into_iter().collect())
+    }
+}

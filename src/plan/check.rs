@@ -1,0 +1,93 @@
+//! Checking a whole specification.
+
+use crate::error::{Defect, Error, Result};
+use crate::host::Host;
+use crate::mount::{Context, Mounts};
+use crate::namespace::{Namespaces, Resolved, User, Uts};
+use crate::process::Init;
+use crate::rootfs::{RootFs, Source};
+use crate::security::Security;
+
+/// A specification that has been found consistent for this host: what a `Sandbox` holds.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub host: Host,
+    pub namespaces: Namespaces,
+    /// The map of a new user namespace.
+    pub ids: Option<Resolved>,
+    pub root: RootFs,
+    pub mounts: Mounts,
+    pub security: Security,
+    pub init: Init,
+}
+
+impl Template {
+    /// Checks everything and reports all defects together.
+    pub fn new(
+        namespaces: Namespaces,
+        root: RootFs,
+        mounts: Option<Mounts>,
+        extra: Mounts,
+        security: Security,
+        init: Init,
+    ) -> Result<Template> {
+        let host = Host::probe();
+        let mut defects = Vec::new();
+        let ids = match &namespaces.user {
+            User::New(map) => Some(map.resolve(&host, &mut defects)),
+            User::Join(_) | User::Inherit => None,
+        };
+        // a root that is not the sandbox's own comes with its mounts
+        let own_root = root.is_new();
+        let mut mounts = mounts.unwrap_or_else(|| if own_root { Mounts::standard() } else { Mounts::none() });
+        mounts.0.extend(extra.0);
+        if !own_root && !mounts.0.is_empty() {
+            defects.push(Defect::new(
+                "an inherited or joined mount namespace cannot get mounts: they would appear in the host or the other sandbox",
+                "RootFs::host(), or Mounts::none()",
+            ));
+        }
+        root.check(&mut defects);
+        let template = Template { host, namespaces, ids, root, mounts, security, init };
+        template.mounts.check(template.context(0), &mut defects);
+        template.check_names(&mut defects);
+        if defects.is_empty() { Ok(template) } else { Err(Error::spec(defects)) }
+    }
+
+    fn check_names(&self, defects: &mut Vec<Defect>) {
+        let Uts::New { hostname, domainname } = &self.namespaces.uts else { return };
+        for (what, name) in [("host name", Some(hostname)), ("domain name", domainname.as_ref())] {
+            let Some(name) = name else { continue };
+            if name.is_empty() || name.len() > 64 || name.contains('\0') {
+                defects.push(Defect::new(
+                    format!("the {what} {name:?} has {} bytes", name.len()),
+                    "1 to 64 bytes, none of them NUL (sethostname(2))",
+                ));
+            }
+        }
+    }
+
+    /// Whether the parent may clone and id-map trees for the sandbox.
+    fn by_parent(&self, without: u32) -> bool {
+        self.host.may_mount && self.ids.is_some() && without & crate::program::op::without::MOUNT_API == 0
+    }
+
+    pub fn context(&self, without: u32) -> Context {
+        Context { by_parent: self.by_parent(without), has_id_map: self.ids.is_some() }
+    }
+
+    pub fn source(&self, without: u32) -> Source {
+        let by_parent = self.by_parent(without);
+        let outside = |ranges: &[crate::namespace::IdRange]| {
+            let id = Resolved::setup_id(ranges);
+            ranges.iter().find(|r| r.inside == id).map(|r| r.outside)
+        };
+        let initial = self.host.uids.as_slice() == [(0, u32::MAX)];
+        Source {
+            by_parent,
+            idmap: by_parent && without & crate::program::op::without::IDMAPPED == 0,
+            userxattr: !(matches!(self.namespaces.user, User::Inherit) && initial && self.host.may_mount),
+            owner: self.ids.as_ref().and_then(|ids| Some((outside(&ids.uids)?, outside(&ids.gids)?))),
+        }
+    }
+}

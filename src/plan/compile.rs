@@ -1,0 +1,78 @@
+//! Putting the domains' ops in order.
+
+use super::check::Template;
+use crate::error::{Error, Result};
+use crate::handle::Fd;
+use crate::namespace::{MountNamespace, Resolved, User, id_exists};
+use crate::process::{Command, Defaults, Ids, Init, Streams};
+use crate::program::{Builder, Op, Program};
+use crate::rootfs::{Base, Kept, Target};
+use crate::sys::pidfd::PidFd;
+
+/// A Program and what stays with the library while it runs.
+pub(crate) struct Compiled {
+    pub program: Program,
+    pub streams: Streams,
+    pub kept: Kept,
+}
+
+/// Compiles a command in a sandbox. `without`: kernel features not to be used.
+pub(crate) fn compile(
+    template: &Template,
+    command: &Command,
+    defaults: Defaults,
+    without: u32,
+    fault: Option<u32>,
+) -> Result<Compiled> {
+    let Template { host, namespaces, ids, root, mounts, security, init } = template;
+    let payload_ids = payload_ids(template);
+    let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
+        move |id: u32| ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
+    };
+    command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids)?;
+
+    let mut builder = Builder::new();
+    let mount_namespace = match &root.base {
+        Base::Inherit => MountNamespace::Inherit,
+        Base::Join(namespace) => MountNamespace::Join(namespace),
+        _ => MountNamespace::New,
+    };
+    let stay = matches!(init, Init::Shim);
+    namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, &mut builder)?;
+    let targets = mounts.targets();
+    let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
+    let kept = root.lower(template.source(without), &targets, &mut builder)?;
+    mounts.lower(template.context(without), &mut builder)?;
+    root.lower_end(&mut builder);
+    let host_pidfd = PidFd::open(std::process::id() as i32)
+        .map_err(|errno| Error::call("open a pidfd of the host process", errno))?;
+    let streams = command.lower(
+        &payload_ids,
+        defaults,
+        &mut builder,
+        |builder| {
+            let host = builder.send(Fd::Owned(host_pidfd.into()));
+            let lock = kept.send(builder)?;
+            builder.op(Op::Payload { stay: stay.into(), host, lock });
+            Ok(())
+        },
+        |builder| security.lower(builder),
+    )?;
+    Ok(Compiled { program: builder.finish(without, fault), streams, kept })
+}
+
+fn payload_ids(template: &Template) -> Ids {
+    let Template { host, ids, namespaces, security, .. } = template;
+    let (uid, gid, may_set_groups) = match (ids, &namespaces.user) {
+        (Some(ids), _) => (Resolved::setup_id(&ids.uids), Resolved::setup_id(&ids.gids), !ids.deny_setgroups),
+        (None, User::Join(_)) => (0, 0, false),
+        (None, _) => (host.uid, host.gid, host.may_map),
+    };
+    Ids {
+        uid,
+        gid,
+        may_set_groups,
+        capabilities: security.capabilities.bits(),
+        last_capability: host.last_capability,
+    }
+}

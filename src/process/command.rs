@@ -1,0 +1,151 @@
+//! `Command`, in the words of `std::process::Command`.
+
+use super::Stdio;
+use crate::id::{Gid, Uid};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// A program to run in a sandbox.
+///
+/// As in `std`, setters take `&mut self` and can be chained. Unlike in `std`:
+/// the program is looked up inside the sandbox, in the `PATH` of the environment given here;
+/// the environment is empty but for a fixed `PATH`; the streams are [`Stdio::Null`] unless set
+/// ([`Sandbox::output`](crate::Sandbox::output) pipes stdout and stderr); the working directory is `/`.
+///
+/// ```
+/// use belljar::{Command, Stdio};
+///
+/// let mut command = Command::new("sort");
+/// command.arg("-n").env("LC_ALL", "C").stdin(Stdio::Piped).stdout(Stdio::Piped);
+/// ```
+#[derive(Debug)]
+pub struct Command {
+    pub(super) program: OsString,
+    pub(super) args: Vec<OsString>,
+    pub(super) arg0: Option<OsString>,
+    pub(super) env: BTreeMap<OsString, OsString>,
+    pub(super) current_dir: PathBuf,
+    pub(super) uid: Option<Uid>,
+    pub(super) gid: Option<Gid>,
+    pub(super) groups: Option<Vec<Gid>>,
+    pub(super) stdin: Option<Stdio>,
+    pub(super) stdout: Option<Stdio>,
+    pub(super) stderr: Option<Stdio>,
+}
+
+/// The `PATH` of a payload whose environment names none.
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Command {
+    /// A program: a path inside the sandbox if it contains a slash, else a name to look
+    /// for in `PATH`.
+    pub fn new(program: impl AsRef<OsStr>) -> Command {
+        Command {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            arg0: None,
+            env: BTreeMap::from([("PATH".into(), DEFAULT_PATH.into())]),
+            current_dir: PathBuf::from("/"),
+            uid: None,
+            gid: None,
+            groups: None,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
+    }
+
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets the argument that the program sees as its own name.
+    pub fn arg0(&mut self, arg0: impl AsRef<OsStr>) -> &mut Self {
+        self.arg0 = Some(arg0.as_ref().to_owned());
+        self
+    }
+
+    /// Sets a variable of the environment.
+    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(key.as_ref().to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Sets variables of the environment.
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(&mut self, vars: impl IntoIterator<Item = (K, V)>) -> &mut Self {
+        for (key, value) in vars {
+            self.env(key, value);
+        }
+        self
+    }
+
+    /// Removes a variable, also the fixed `PATH`; the program is then looked for where `PATH` would have pointed.
+    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+        self.env.remove(key.as_ref());
+        self
+    }
+
+    /// Removes all variables, also the fixed `PATH`.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.env.clear();
+        self
+    }
+
+    /// The working directory, an absolute path inside the sandbox. Magic links
+    /// (`/proc/self/fd/N`) are not followed: `ELOOP`.
+    pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.current_dir = dir.as_ref().to_owned();
+        self
+    }
+
+    /// The user id inside. Default: 0 if the sandbox has it, else its first.
+    pub fn uid(&mut self, uid: impl Into<Uid>) -> &mut Self {
+        self.uid = Some(uid.into());
+        self
+    }
+
+    /// The group id inside. Default: 0 if the sandbox has it, else its first.
+    pub fn gid(&mut self, gid: impl Into<Gid>) -> &mut Self {
+        self.gid = Some(gid.into());
+        self
+    }
+
+    /// The supplementary groups inside, at most 64. Default: none. Where setgroups is
+    /// denied (a map of the caller's own id only) none can be given.
+    pub fn groups<G: Into<Gid>>(&mut self, groups: impl IntoIterator<Item = G>) -> &mut Self {
+        self.groups = Some(groups.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Standard input.
+    pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
+        self.stdin = Some(stdin.into());
+        self
+    }
+
+    /// Standard output.
+    pub fn stdout(&mut self, stdout: impl Into<Stdio>) -> &mut Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
+    /// Standard error.
+    pub fn stderr(&mut self, stderr: impl Into<Stdio>) -> &mut Self {
+        self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// The program as given.
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+}

@@ -1,0 +1,147 @@
+//! The payload's process as ops.
+
+use super::command::DEFAULT_PATH;
+use super::{Command, Streams};
+use crate::error::{Defect, Error, Result};
+use crate::id::{c_path, c_string, check_guest, check_nul};
+use crate::program::{Builder, Op, Slot, Strings, strings};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+/// What a stream is that the command does not set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defaults {
+    /// Nothing.
+    Null,
+    /// Pipes for stdout and stderr.
+    Output,
+}
+
+/// What the sandbox knows of ids: the defaults, and whether groups can be set.
+#[derive(Clone, Copy)]
+pub(crate) struct Ids {
+    pub uid: u32,
+    pub gid: u32,
+    pub may_set_groups: bool,
+    /// What the payload keeps, and the kernel's last capability.
+    pub capabilities: u64,
+    pub last_capability: u32,
+}
+
+impl Command {
+    /// What is wrong with the command, for a sandbox whose ids these closures know.
+    pub(crate) fn check(
+        &self,
+        has_uid: impl Fn(u32) -> bool,
+        has_gid: impl Fn(u32) -> bool,
+        ids: &Ids,
+    ) -> Result<()> {
+        let mut defects = Vec::new();
+        if self.program.is_empty() {
+            defects.push(Defect::new("the program has no name", "a path or a name to look for in PATH"));
+        }
+        check_nul(&self.program, "the program", &mut defects);
+        self.args.iter().chain(&self.arg0).for_each(|arg| check_nul(arg, "the argument", &mut defects));
+        for (key, value) in &self.env {
+            check_nul(key, "the variable", &mut defects);
+            check_nul(value, "the value of a variable", &mut defects);
+            if key.is_empty() || key.as_bytes().contains(&b'=') {
+                defects.push(Defect::new(format!("{key:?} is no name of a variable"), "a name without '='"));
+            }
+        }
+        check_guest(&self.current_dir, "the working directory", &mut defects);
+        let mut unmapped = |what: &str, id: u32| {
+            defects.push(Defect::new(
+                format!("{what} {id} does not exist in the sandbox's id map"),
+                "an id of the map, or an IdMap with more ids: as an ordinary user IdMap::subordinate()",
+            ));
+        };
+        if let Some(uid) = self.uid.filter(|uid| !has_uid(uid.get())) {
+            unmapped("uid", uid.get());
+        }
+        let groups = self.groups.as_deref().unwrap_or_default();
+        for gid in self.gid.iter().chain(groups).filter(|gid| !has_gid(gid.get())) {
+            unmapped("gid", gid.get());
+        }
+        if groups.len() > 64 {
+            defects.push(Defect::new(format!("{} supplementary groups", groups.len()), "at most 64"));
+        }
+        if !groups.is_empty() && !ids.may_set_groups {
+            defects.push(Defect::new(
+                "supplementary groups cannot be set where only the caller's own id is mapped",
+                "IdMap::subordinate(), or no groups",
+            ));
+        }
+        if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
+    }
+
+    /// Appends the ops of the payload's process. `security` appends what comes between
+    /// the ids and the program.
+    pub(crate) fn lower(
+        &self,
+        ids: &Ids,
+        defaults: Defaults,
+        builder: &mut Builder,
+        payload: impl FnOnce(&mut Builder) -> Result<()>,
+        security: impl FnOnce(&mut Builder),
+    ) -> Result<Streams> {
+        let (streams, ours) = self.streams(defaults, builder)?;
+        payload(builder)?;
+        builder.op(Op::Session {});
+        let [stdin, stdout, stderr]: [Slot; 3] = streams;
+        builder.op(Op::Stdio { stdin, stdout, stderr });
+        builder.op(Op::Umask { mask: 0o022 });
+        let groups: Vec<u8> =
+            self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
+        builder.op(Op::Credentials {
+            uid: self.uid.map_or(ids.uid, |uid| uid.get()),
+            gid: self.gid.map_or(ids.gid, |gid| gid.get()),
+            groups: &groups,
+            set_groups: ids.may_set_groups.into(),
+            capabilities: ids.capabilities,
+            last: ids.last_capability,
+        });
+        security(builder);
+        builder.op(Op::WorkingDirectory { path: &c_path(&self.current_dir) });
+        let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
+        let argv = strings(std::iter::once(arg0).chain(&self.args).map(|arg| c_string(arg.as_bytes())));
+        let envp = strings(self.env.iter().map(|(key, value)| {
+            c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())
+        }));
+        builder.op(Op::Exec {
+            candidates: Strings(&strings(self.candidates())),
+            argv: Strings(&argv),
+            envp: Strings(&envp),
+        });
+        Ok(ours)
+    }
+
+    /// The paths to try, as execvp(3) makes them. An empty element of PATH means the
+    /// working directory.
+    fn candidates(&self) -> Vec<CString> {
+        let program = self.program.as_bytes();
+        if program.contains(&b'/') {
+            return vec![c_string(program)];
+        }
+        let path = self.env.get(std::ffi::OsStr::new("PATH")).map_or(DEFAULT_PATH.as_bytes(), |path| path.as_bytes());
+        path.split(|b| *b == b':')
+            .map(|dir| match dir {
+                b"" => c_string(&[b"./", program].concat()),
+                dir => c_string(&[dir, b"/", program].concat()),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_follow_the_path_given() {
+        let names = |command: &Command| command.candidates().iter().map(|c| c.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&Command::new("/bin/sh")), ["/bin/sh"]);
+        assert_eq!(names(Command::new("sh").env("PATH", "/a::/b")), ["/a/sh", "./sh", "/b/sh"]);
+        assert_eq!(names(Command::new("x").env_clear()).len(), 6);
+    }
+}

@@ -1,0 +1,23 @@
+//! The payload's process: its program, arguments, environment, ids and streams.
+
+mod command;
+mod lower;
+mod stdio;
+
+pub use command::Command;
+pub(crate) use lower::{Defaults, Ids};
+pub(crate) use stdio::Streams;
+pub use stdio::Stdio;
+
+/// Who is PID 1 of the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Init {
+    /// The shim: it forwards signals, reaps orphans, reports the payload's exit and ends
+    /// the sandbox when the host process ends. The default.
+    #[default]
+    Shim,
+    /// The payload itself, for the last microseconds. It must reap what it inherits; signals
+    /// that it has no handler for do not reach it (pid_namespaces(7)); and nothing ends it
+    /// when the host process is killed.
+    Payload,
+}

@@ -1,0 +1,135 @@
+//! The payload's standard streams.
+
+use super::{Command, Defaults};
+use crate::error::{Error, Result};
+use crate::handle::Fd;
+use crate::program::{Builder, Slot};
+use crate::sys::Errno;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What a standard stream of the payload is.
+#[derive(Debug)]
+pub enum Stdio {
+    /// `/dev/null` of the host, opened by the library.
+    Null,
+    /// A pipe to the [`Child`](crate::Child).
+    Piped,
+    /// The caller's own. A terminal is shared with the payload: it may push input into it
+    /// (TIOCSTI) unless the host's kernel forbids that.
+    Inherit,
+    /// This descriptor.
+    Fd(OwnedFd),
+}
+
+impl Stdio {
+    /// [`Stdio::Null`], as `std` spells it.
+    pub fn null() -> Stdio {
+        Stdio::Null
+    }
+
+    /// [`Stdio::Piped`], as `std` spells it.
+    pub fn piped() -> Stdio {
+        Stdio::Piped
+    }
+
+    /// [`Stdio::Inherit`], as `std` spells it.
+    pub fn inherit() -> Stdio {
+        Stdio::Inherit
+    }
+}
+
+impl From<OwnedFd> for Stdio {
+    fn from(fd: OwnedFd) -> Stdio {
+        Stdio::Fd(fd)
+    }
+}
+
+impl From<File> for Stdio {
+    fn from(file: File) -> Stdio {
+        Stdio::Fd(file.into())
+    }
+}
+
+impl From<PipeReader> for Stdio {
+    fn from(pipe: PipeReader) -> Stdio {
+        Stdio::Fd(pipe.into())
+    }
+}
+
+impl From<PipeWriter> for Stdio {
+    fn from(pipe: PipeWriter) -> Stdio {
+        Stdio::Fd(pipe.into())
+    }
+}
+
+/// The library's ends of the pipes.
+#[derive(Default)]
+pub(crate) struct Streams {
+    pub stdin: Option<PipeWriter>,
+    pub stdout: Option<PipeReader>,
+    pub stderr: Option<PipeReader>,
+}
+
+impl Command {
+    /// Opens the streams: the payload's ends go to slots, ours are returned.
+    pub(crate) fn streams(&self, defaults: Defaults, builder: &mut Builder) -> Result<([Slot; 3], Streams)> {
+        let mut ours = Streams::default();
+        let mut null = None;
+        let (input, output) = match defaults {
+            Defaults::Null => (&Stdio::Null, &Stdio::Null),
+            Defaults::Output => (&Stdio::Null, &Stdio::Piped),
+        };
+        let mut pipe = || io::pipe().map_err(|e| open_error("make a pipe for the payload", &e));
+
+        let stdin = match self.stdin.as_ref().unwrap_or(input) {
+            Stdio::Piped => {
+                let (read, write) = pipe()?;
+                ours.stdin = Some(write);
+                builder.send(Fd::Owned(read.into()))
+            }
+            other => plain(other, io::stdin().as_fd(), &mut null, builder)?,
+        };
+        let stdout = match self.stdout.as_ref().unwrap_or(output) {
+            Stdio::Piped => {
+                let (read, write) = pipe()?;
+                ours.stdout = Some(read);
+                builder.send(Fd::Owned(write.into()))
+            }
+            other => plain(other, io::stdout().as_fd(), &mut null, builder)?,
+        };
+        let stderr = match self.stderr.as_ref().unwrap_or(output) {
+            Stdio::Piped => {
+                let (read, write) = pipe()?;
+                ours.stderr = Some(read);
+                builder.send(Fd::Owned(write.into()))
+            }
+            other => plain(other, io::stderr().as_fd(), &mut null, builder)?,
+        };
+        Ok(([stdin, stdout, stderr], ours))
+    }
+}
+
+/// A stream that is no pipe of ours. The null device is opened once.
+fn plain(stdio: &Stdio, own: BorrowedFd<'_>, null: &mut Option<Slot>, builder: &mut Builder) -> Result<Slot> {
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned().map_err(|e| open_error("copy a descriptor for the payload", &e))
+    };
+    Ok(match stdio {
+        Stdio::Fd(fd) => builder.send(Fd::Owned(copy(fd.as_fd())?)),
+        Stdio::Inherit => builder.send(Fd::Owned(copy(own)?)),
+        Stdio::Null | Stdio::Piped => match null {
+            Some(slot) => *slot,
+            None => {
+                let file = File::options().read(true).write(true).open("/dev/null");
+                let file = file.map_err(|e| open_error("open /dev/null for the payload", &e))?;
+                *null.insert(builder.send(Fd::Owned(file.into())))
+            }
+        },
+    })
+}
+
+fn open_error(what: &str, error: &io::Error) -> Error {
+    Error::call(what, Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+}

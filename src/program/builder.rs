@@ -1,0 +1,148 @@
+//! Putting a Program together.
+
+use super::wire::codec::{HEADER, Header, NO_FAULT, Reader, Sink, Slot};
+use super::wire::op::Op;
+use crate::handle::Fd;
+use std::ffi::CStr;
+use std::fmt;
+
+/// Slots from here on are filled by the shim's own ops, those below by descriptors
+/// that the library sends along.
+const LOCAL: u16 = 1024;
+
+/// Collects ops and the descriptors that they refer to.
+#[derive(Default)]
+pub(crate) struct Builder {
+    /// What the parent does comes first, whenever it was added.
+    parent: Buffer,
+    shim: Buffer,
+    ops: u32,
+    sent: u16,
+    local: u16,
+    fds: Vec<(Slot, Fd)>,
+}
+
+#[derive(Default)]
+struct Buffer(Vec<u8>);
+
+impl Sink for Buffer {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+impl Builder {
+    pub fn new() -> Builder {
+        let mut builder = Builder::default();
+        builder.parent.0.reserve(2048);
+        builder.parent.0.resize(HEADER, 0);
+        builder.shim.0.reserve(2048);
+        builder
+    }
+
+    /// Appends an op of the shim.
+    pub fn op(&mut self, op: Op<'_>) {
+        op.encode(&mut self.shim);
+        self.ops += 1;
+    }
+
+    /// Appends an op that the launch performs itself, before the shim's.
+    pub fn parent_op(&mut self, op: Op<'_>) {
+        op.encode(&mut self.parent);
+        self.ops += 1;
+    }
+
+    /// A slot for a descriptor that is at hand.
+    pub fn send(&mut self, fd: Fd) -> Slot {
+        let slot = self.promise();
+        self.fds.push((slot, fd));
+        slot
+    }
+
+    /// A slot for a descriptor that the launch will make (see [`Op::Tree`]).
+    pub fn promise(&mut self) -> Slot {
+        self.sent += 1;
+        Slot(self.sent - 1)
+    }
+
+    /// A slot that an op of the shim fills.
+    pub fn local(&mut self) -> Slot {
+        self.local += 1;
+        Slot(LOCAL + self.local - 1)
+    }
+
+    /// How many descriptors can still be sent, and how many slots the shim has left.
+    pub fn room(&self) -> (u16, u16) {
+        (LOCAL - self.sent, LOCAL - self.local)
+    }
+
+    /// The Program, for a kernel with all features but `without`.
+    pub fn finish(mut self, without: u32, fault: Option<u32>) -> Program {
+        let mut bytes = self.parent.0;
+        bytes.append(&mut self.shim.0);
+        let header = Header {
+            total: bytes.len() as u32,
+            ops: self.ops,
+            fds: self.sent as u32,
+            without,
+            fault: fault.unwrap_or(NO_FAULT),
+        };
+        bytes[..HEADER].copy_from_slice(&header.encode());
+        Program { bytes, header, fds: self.fds }
+    }
+}
+
+/// Strings one behind the other, as `wire::codec::Strings` reads them.
+pub(crate) fn strings<S: AsRef<CStr>>(all: impl IntoIterator<Item = S>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for string in all {
+        bytes.extend_from_slice(string.as_ref().to_bytes_with_nul());
+    }
+    bytes
+}
+
+/// A compiled Program with its descriptors.
+pub(crate) struct Program {
+    bytes: Vec<u8>,
+    header: Header,
+    /// The descriptors at hand; those missing are made by the launch.
+    pub fds: Vec<(Slot, Fd)>,
+}
+
+impl Program {
+    /// What the shim receives.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The number of ops.
+    pub fn len(&self) -> u32 {
+        self.header.ops
+    }
+
+    /// The number of descriptors that the shim expects.
+    pub fn fd_count(&self) -> usize {
+        self.header.fds as usize
+    }
+
+    /// Whether op `index` is to fail, for tests.
+    pub fn fails_at(&self, index: u32) -> bool {
+        self.header.fault == index && index != NO_FAULT
+    }
+
+    /// The ops in order.
+    pub fn ops(&self) -> impl Iterator<Item = Op<'_>> {
+        let mut reader = Reader(&self.bytes[HEADER..]);
+        std::iter::from_fn(move || Op::decode(&mut reader))
+    }
+}
+
+/// Numbered lines, one an op.
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, op) in self.ops().enumerate() {
+            writeln!(f, "{:>3}  {op}", i + 1)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! Ops as text: what `explain` prints and errors quote.
+
+use super::wire::codec::{Slot, Strings};
+use super::wire::op::{Op, missing, upper};
+use crate::id::show;
+use crate::sys::kernel::abi::*;
+use crate::sys::namespace::NamespaceFlags;
+use std::fmt::{self, Display, Formatter};
+
+impl Op<'_> {
+    /// The op's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Op::Clone { .. } => "clone",
+            Op::MapIds { .. } => "map-ids",
+            Op::Tree { .. } => "tree",
+            Op::JoinFirst { .. } => "join-first",
+            Op::Join { .. } => "join",
+            Op::Unshare { .. } => "unshare",
+            Op::Clocks { .. } => "clocks",
+            Op::Relaunch {} => "relaunch",
+            Op::SetupIds { .. } => "setup-ids",
+            Op::Hostname { .. } => "hostname",
+            Op::Domainname { .. } => "domainname",
+            Op::Loopback {} => "loopback",
+            Op::PrivateMounts {} => "private-mounts",
+            Op::Scratch { .. } => "scratch",
+            Op::OpenLayer { .. } => "open-layer",
+            Op::StageTree { .. } => "stage-tree",
+            Op::StageUpper { .. } => "stage-upper",
+            Op::InitBegin { .. } => "init-begin",
+            Op::InitEnd {} => "init-end",
+            Op::Overlay { .. } => "overlay",
+            Op::RootTree { .. } => "root-tree",
+            Op::RootTmpfs { .. } => "root-tmpfs",
+            Op::File { .. } => "file",
+            Op::Directory { .. } => "directory",
+            Op::Symlink { .. } => "symlink",
+            Op::Hide { .. } => "hide",
+            Op::Opaque { .. } => "opaque",
+            Op::Target { .. } => "target",
+            Op::Grab { .. } => "grab",
+            Op::Attach { .. } => "attach",
+            Op::NewFs { .. } => "new-fs",
+            Op::Link { .. } => "link",
+            Op::Mask { .. } => "mask",
+            Op::ReadOnly { .. } => "read-only",
+            Op::SealRoot {} => "seal-root",
+            Op::Pivot {} => "pivot",
+            Op::Payload { .. } => "payload",
+            Op::Session {} => "session",
+            Op::Stdio { .. } => "stdio",
+            Op::Umask { .. } => "umask",
+            Op::Credentials { .. } => "credentials",
+            Op::NoNewPrivileges {} => "no-new-privileges",
+            Op::WorkingDirectory { .. } => "working-directory",
+            Op::Exec { .. } => "exec",
+        }
+    }
+}
+
+impl Display for Op<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Op::Clone { flags } => write!(f, "clone the shim into new namespaces: {}", Kinds(flags)),
+            Op::MapIds { uid, gid, deny_setgroups, helper } => {
+                let text = |map: &[u8]| String::from_utf8_lossy(map).trim().replace('\n', ", ");
+                write!(f, "map ids{}: uid {}; gid {}", on(helper, " by newuidmap and newgidmap"), text(uid), text(gid))?;
+                f.write_str(on(deny_setgroups, "; setgroups denied"))
+            }
+            Op::Tree { path, recursive, idmap, to, .. } => {
+                let (recursive, idmap) = (on(recursive, " with its submounts"), on(idmap, ", ids mapped into the sandbox"));
+                write!(f, "clone the host's mount at {}{recursive}{idmap} into slot {to}", show(path))
+            }
+            Op::Join { kind, name, .. } | Op::JoinFirst { kind, name, .. } => write!(f, "join the {} namespace {}", Kinds(kind), show(name)),
+            Op::Unshare { kind } => write!(f, "unshare: {}", Kinds(kind)),
+            Op::Clocks { offsets, enter } => {
+                let text = String::from_utf8_lossy(offsets).trim().replace('\n', ", ");
+                write!(f, "new time namespace, offsets: {}", if text.is_empty() { "none" } else { &text })?;
+                f.write_str(on(enter, "; enter it"))
+            }
+            Op::Relaunch {} => f.write_str("go on as PID 1 of the new pid namespace"),
+            Op::SetupIds { uid, gid, drop_groups } => {
+                write!(f, "set up as uid {uid}, gid {gid}{}; not dumpable", on(drop_groups, ", no other groups"))
+            }
+            Op::Hostname { name } => write!(f, "host name {}", show(name)),
+            Op::Domainname { name } => write!(f, "domain name {}", show(name)),
+            Op::Loopback {} => f.write_str("bring up lo"),
+            Op::PrivateMounts {} => f.write_str("make all mounts private"),
+            Op::Scratch { bytes, inodes } => {
+                write!(f, "mount a private scratch tmpfs ({bytes} bytes, {inodes} inodes)")
+            }
+            Op::OpenLayer { path, to, .. } => write!(f, "open layer {} into slot {to}", show(path)),
+            Op::StageTree { slot, name } => write!(f, "stage the tree in slot {slot} as scratch/{}", show(name)),
+            Op::StageUpper { slot } => write!(f, "stage the upper directory in slot {slot}"),
+            Op::InitBegin { count, .. } => write!(f, "begin the init layer over {count} layers"),
+            Op::InitEnd {} => f.write_str("end the init layer"),
+            Op::Overlay { first, count, upper, userxattr, set } => {
+                let upper = match upper {
+                    upper::NONE => "no upper",
+                    upper::SCRATCH => "a discarded upper",
+                    _ => "a persistent upper",
+                };
+                write!(f, "mount the overlay of {count} layers (slots from {first}, lowest first) as the root, with {upper}")?;
+                write!(f, "{}{}", on(userxattr, ", userxattr"), Attributes(set))
+            }
+            Op::RootTree { slot, set, recursive } => {
+                write!(f, "the tree in slot {slot} as the root{}{}", Attributes(set), on(recursive, ", recursively"))
+            }
+            Op::RootTmpfs { bytes, inodes, set } => {
+                write!(f, "a tmpfs as the root ({bytes} bytes, {inodes} inodes){}", Attributes(set))
+            }
+            Op::File { path, mode, content } => {
+                write!(f, "file {} (mode {mode:04o}, {} bytes) in the init layer", show(path), content.len())
+            }
+            Op::Directory { path, mode } => write!(f, "directory {} (mode {mode:04o}) in the init layer", show(path)),
+            Op::Symlink { path, target } => {
+                write!(f, "symbolic link {} to {} in the init layer", show(path), show(target))
+            }
+            Op::Hide { path } => write!(f, "hide {}", show(path)),
+            Op::Opaque { path } => write!(f, "make {} opaque", show(path)),
+            Op::Target { path, directory } => {
+                write!(f, "{} {} in the init layer, as a mount target", if directory != 0 { "directory" } else { "file" }, show(path))
+            }
+            Op::Grab { path, recursive, to, .. } => {
+                write!(f, "clone the mount at {}{} into slot {to}", show(path), on(recursive, " with its submounts"))
+            }
+            Op::Attach { slot, target, missing, set, clear, recursive, propagation, .. } => {
+                write!(f, "mount the tree in slot {slot} on {}{}", show(target), Attributes(set))?;
+                if clear != 0 {
+                    write!(f, ", without{}", Attributes(clear))?;
+                }
+                write!(f, "{}", on(recursive, ", recursively"))?;
+                match propagation as usize {
+                    0 => {}
+                    MS_SHARED => f.write_str(", shared")?,
+                    MS_SLAVE => f.write_str(", slave")?,
+                    MS_UNBINDABLE => f.write_str(", unbindable")?,
+                    _ => f.write_str(", private")?,
+                }
+                f.write_str(if_missing(missing))
+            }
+            Op::NewFs { fstype, options, target, missing, set, .. } => {
+                write!(f, "mount a new {} on {}{}", show(fstype), show(target), Attributes(set))?;
+                let flat: Vec<_> = options.iter().map(show).collect();
+                for pair in flat.chunks_exact(2) {
+                    write!(f, ", {}", pair[0])?;
+                    if !pair[1].is_empty() {
+                        write!(f, "={}", pair[1])?;
+                    }
+                }
+                f.write_str(if_missing(missing))
+            }
+            Op::Link { path, target } => write!(f, "symbolic link {} to {}", show(path), show(target)),
+            Op::Mask { path } => write!(f, "mask {}", show(path)),
+            Op::ReadOnly { path } => write!(f, "make {} read-only", show(path)),
+            Op::SealRoot {} => f.write_str("make the root read-only"),
+            Op::Pivot {} => f.write_str("pivot into the new root, drop the old one"),
+            Op::Payload { stay, .. } => f.write_str(match stay {
+                0 => "go on as the payload itself",
+                _ => "stay as PID 1; in a new process:",
+            }),
+            Op::Session {} => f.write_str("new session"),
+            Op::Stdio { stdin, stdout, stderr } => {
+                write!(f, "standard streams from slots {stdin}, {stdout}, {stderr}; close all else")
+            }
+            Op::Umask { mask } => write!(f, "umask {mask:03o}"),
+            Op::Credentials { uid, gid, groups, set_groups, capabilities, .. } => {
+                let groups = groups.chunks_exact(4).map(|g| u32::from_le_bytes([g[0], g[1], g[2], g[3]]).to_string());
+                let groups = groups.collect::<Vec<_>>().join(" ");
+                write!(f, "uid {uid}, gid {gid}")?;
+                if set_groups != 0 {
+                    write!(f, ", groups [{groups}]")?;
+                }
+                match capabilities {
+                    0 => f.write_str(", no capabilities"),
+                    kept => write!(f, ", capabilities {kept:#x}"),
+                }
+            }
+            Op::NoNewPrivileges {} => f.write_str("no new privileges"),
+            Op::WorkingDirectory { path } => write!(f, "working directory {}", show(path)),
+            Op::Exec { candidates, argv, envp } => {
+                write!(f, "execute {}", Listed(candidates, " or "))?;
+                write!(f, ", arguments [{}], environment [{}]", Listed(argv, " "), Listed(envp, " "))
+            }
+        }
+    }
+}
+
+fn on(flag: u32, text: &'static str) -> &'static str {
+    if flag != 0 { text } else { "" }
+}
+
+fn if_missing(policy: u32) -> &'static str {
+    match policy {
+        missing::SKIP => ", if it is there",
+        missing::CREATE => ", made if missing",
+        _ => "",
+    }
+}
+
+impl Display for Slot {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+struct Listed<'a>(Strings<'a>, &'static str);
+impl Display for Listed<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (i, string) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { self.1 }, show(string))?;
+        }
+        Ok(())
+    }
+}
+
+struct Kinds(u64);
+impl Display for Kinds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let names = NamespaceFlags::from_bits_truncate(self.0).iter_names().map(|(name, _)| name.to_ascii_lowercase());
+        let names = names.collect::<Vec<_>>().join(", ");
+        f.write_str(if names.is_empty() { "none" } else { &names })
+    }
+}
+
+struct Attributes(u64);
+impl Display for Attributes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let names = [
+            (MOUNT_ATTR_RDONLY, "ro"),
+            (MOUNT_ATTR_NOSUID, "nosuid"),
+            (MOUNT_ATTR_NODEV, "nodev"),
+            (MOUNT_ATTR_NOEXEC, "noexec"),
+            (MOUNT_ATTR_NOATIME, "noatime"),
+        ];
+        names.iter().filter(|(bit, _)| self.0 & bit != 0).try_for_each(|(_, name)| write!(f, ", {name}"))
+    }
+}

@@ -1,0 +1,201 @@
+//! The ops: every step between `spawn` and the payload's first instruction, in
+//! the order in which they run. One variant here, one arm in the shim's
+//! `run.rs` (or in `launch`, for those that only the parent can do), one line
+//! in `explain.rs`: that is a new capability.
+
+use super::codec::{Field, Reader, Sink, Slot, Strings};
+use core::ffi::CStr;
+
+macro_rules! ops {
+    ($lt:lifetime; $( $(#[$doc:meta])* $name:ident = $code:literal { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),* $(,)? } )*) => {
+        /// One step. Flags are the kernel's own (see `sys::kernel::abi`).
+        #[derive(Clone, Copy)]
+        pub enum Op<$lt> { $( $(#[$doc])* $name { $( $(#[$fdoc])* $field: $ty ),* } ),* }
+
+        impl<$lt> Op<$lt> {
+            /// Appends the op's record.
+            pub fn encode(&self, sink: &mut impl Sink) {
+                match self { $(
+                    Op::$name { $($field),* } => {
+                        let mut _length = Count(0);
+                        $( Field::put($field, &mut _length); )*
+                        u16::put(&$code, sink);
+                        0u16.put(sink);
+                        _length.0.put(sink);
+                        $( Field::put($field, sink); )*
+                    }
+                )* }
+            }
+
+            /// Reads the next record.
+            pub fn decode(reader: &mut Reader<$lt>) -> Option<Op<$lt>> {
+                let code = u16::take(reader)?;
+                u16::take(reader)?;
+                let len = u32::take(reader)?;
+                let mut _body = Reader(reader.bytes(len as usize)?);
+                match code {
+                    $( $code => Some(Op::$name { $( $field: Field::take(&mut _body)? ),* }), )*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+/// Measures an op's body, whose length stands before it.
+struct Count(u32);
+impl Sink for Count {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len() as u32;
+    }
+}
+
+/// Kernel features that a Program may be told to do without, so that each
+/// fallback can be made to run on a kernel that does not need it.
+#[allow(missing_docs)]
+pub mod without {
+    /// fsopen, fsmount, open_tree, move_mount (Linux 5.2): mount(2) instead.
+    pub const MOUNT_API: u32 = 1;
+    /// mount_setattr (Linux 5.12): remount one mount at a time instead.
+    pub const MOUNT_SETATTR: u32 = 2;
+    /// openat2 (Linux 5.6): a walk by O_PATH instead.
+    pub const OPENAT2: u32 = 4;
+    /// `lowerdir+` by descriptor (Linux 6.13): staged binds and one option string instead.
+    pub const LOWERDIR_FD: u32 = 8;
+    /// MOUNT_ATTR_IDMAP (Linux 5.12; overlay layers 5.19): layers as the host has them instead.
+    pub const IDMAPPED: u32 = 16;
+    /// Executable memfds: an unlinked file instead.
+    pub const MEMFD_EXEC: u32 = 32;
+    /// `user.*` attributes on tmpfs (Linux 6.6): whiteouts one by one instead.
+    pub const TMPFS_XATTR: u32 = 64;
+    /// pivot_root (impossible on initramfs): MS_MOVE and chroot instead.
+    pub const PIVOT_ROOT: u32 = 128;
+}
+
+/// What to do about a mount target that is not there.
+#[allow(missing_docs)]
+pub mod missing {
+    pub const ERROR: u32 = 0;
+    pub const SKIP: u32 = 1;
+    pub const CREATE: u32 = 2;
+}
+
+/// Where an overlay's upper directory is.
+#[allow(missing_docs)]
+pub mod upper {
+    pub const NONE: u32 = 0;
+    pub const SCRATCH: u32 = 1;
+    pub const PERSIST: u32 = 2;
+}
+
+ops! { 'a;
+    // ---- by the parent --------------------------------------------------------
+    /// clone3 of the shim into new namespaces.
+    Clone = 1 { flags: u64 }
+    /// Write uid_map, setgroups, gid_map (`helper`: through newuidmap and newgidmap).
+    MapIds = 2 { uid: &'a [u8], gid: &'a [u8], deny_setgroups: u32, helper: u32 }
+
+    /// setns into a namespace of the caller's own user namespace, before a new one is made.
+    JoinFirst = 4 { kind: u64, fd: Slot, name: &'a CStr }
+    /// Clone a tree of the host (`kind` is S_IFMT bits) and map its ids into the sandbox
+    /// (`idmap`: 0 no, 1 yes, 2 if the file system can).
+    Tree = 3 { path: &'a CStr, kind: u32, recursive: u32, idmap: u32, to: Slot }
+
+    // ---- namespaces ---------------------------------------------------------
+    /// setns into an existing namespace; `name` says which.
+    Join = 10 { kind: u64, fd: Slot, name: &'a CStr }
+    /// unshare what clone3 could not make.
+    Unshare = 11 { kind: u64 }
+    /// Clock offsets (`clock seconds nanoseconds` lines); `enter`: move this process too.
+    Clocks = 12 { offsets: &'a [u8], enter: u32 }
+    /// Continue as PID 1 of the pid namespace just unshared.
+    Relaunch = 13 {}
+    /// The ids under which the set-up works.
+    /// (`drop_groups`: 0 no, 1 yes, 2 if the namespace allows it).
+    SetupIds = 14 { uid: u32, gid: u32, drop_groups: u32 }
+    /// sethostname.
+    Hostname = 15 { name: &'a CStr }
+    /// setdomainname.
+    Domainname = 16 { name: &'a CStr }
+    /// Bring up `lo`.
+    Loopback = 17 {}
+
+    // ---- the new root -------------------------------------------------------
+    /// Cut propagation to and from the host.
+    PrivateMounts = 20 {}
+    /// A tmpfs of our own over `/`, in which the new root is put together.
+    Scratch = 21 { bytes: u64, inodes: u64 }
+    /// Open a layer by path in this mount namespace and check that it is the one meant.
+    OpenLayer = 22 { path: &'a CStr, dev: u64, ino: u64, to: Slot }
+    /// Attach a tree that the parent has cloned (and id-mapped) below the scratch.
+    StageTree = 23 { slot: Slot, name: &'a CStr }
+    /// Use this directory's `upper` and `work`, locked by the parent.
+    StageUpper = 24 { slot: Slot }
+    /// Begin the init layer: the layers seen through an overlay of its own.
+    InitBegin = 25 { first: Slot, count: u32, userxattr: u32 }
+    /// End the init layer.
+    InitEnd = 26 {}
+    /// Mount the overlay of `count` layers (slots from `first`, lowest first) as the new root.
+    Overlay = 27 { first: Slot, count: u32, upper: u32, userxattr: u32, set: u64 }
+    /// Make a tree the new root.
+    RootTree = 28 { slot: Slot, set: u64, recursive: u32 }
+    /// Make a tmpfs the new root.
+    RootTmpfs = 29 { bytes: u64, inodes: u64, set: u64 }
+
+    // ---- entries of the init layer (or of an empty root) --------------------
+    /// A regular file.
+    File = 30 { path: &'a CStr, mode: u32, content: &'a [u8] }
+    /// A directory.
+    Directory = 31 { path: &'a CStr, mode: u32 }
+    /// A symbolic link.
+    Symlink = 32 { path: &'a CStr, target: &'a CStr }
+    /// A whiteout.
+    Hide = 33 { path: &'a CStr }
+    /// An opaque directory.
+    Opaque = 34 { path: &'a CStr }
+    /// A target for a later mount, if it is missing.
+    Target = 35 { path: &'a CStr, directory: u32 }
+
+    // ---- mounts ---------------------------------------------------------------
+    /// Clone the tree at a path of this mount namespace, after a check of what it is
+    /// (`kind` is S_IFMT bits or 0, `rdev` major<<32|minor or 0).
+    Grab = 40 { path: &'a CStr, dev: u64, ino: u64, kind: u32, rdev: u64, recursive: u32, to: Slot }
+    /// Attach a tree at a target.
+    Attach = 41 {
+        slot: Slot, target: &'a CStr, directory: u32, missing: u32,
+        set: u64, clear: u64, recursive: u32, propagation: u64,
+    }
+    /// A new file system at a target; `magic` is what statfs must answer, or 0.
+    NewFs = 42 {
+        fstype: &'a CStr, options: Strings<'a>, target: &'a CStr, missing: u32, set: u64, magic: u64,
+    }
+    /// A link inside a file system that an earlier op made.
+    Link = 43 { path: &'a CStr, target: &'a CStr }
+    /// Cover a file with the null device, a directory with an empty read-only tmpfs.
+    Mask = 44 { path: &'a CStr }
+    /// Make a path read-only, with what is mounted below it.
+    ReadOnly = 45 { path: &'a CStr }
+    /// Make the new root itself read-only.
+    SealRoot = 47 {}
+    /// pivot_root into the new root and drop the old one.
+    Pivot = 46 {}
+
+    // ---- the payload ----------------------------------------------------------
+    /// From here on in the payload's own process (`stay`: the shim stays as PID 1), watched by `host`;
+    /// `lock` stays open.
+    Payload = 60 { stay: u32, host: Slot, lock: Slot }
+    /// setsid.
+    Session = 61 {}
+    /// Standard streams; all other descriptors are closed.
+    Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot }
+    /// umask.
+    Umask = 63 { mask: u32 }
+    /// Groups, gid, uid; capabilities kept (a set of bits; `last`: the kernel's last capability).
+    Credentials = 64 { uid: u32, gid: u32, groups: &'a [u8], set_groups: u32, capabilities: u64, last: u32 }
+    /// no_new_privs.
+    NoNewPrivileges = 65 {}
+    /// The working directory.
+    WorkingDirectory = 66 { path: &'a CStr }
+    /// execve of the first candidate that exists.
+    Exec = 67 { candidates: Strings<'a>, argv: Strings<'a>, envp: Strings<'a> }
+}

@@ -1,0 +1,313 @@
+//! The root file system as ops.
+
+use super::*;
+use crate::error::{Defect, Error, ErrorKind, Result};
+use crate::handle::Fd;
+use crate::id::{c_path, check_host};
+use crate::program::{Builder, Op, Slot, op};
+use crate::sys::Errno;
+use crate::sys::kernel::abi::*;
+use crate::sys::kernel::{call, path};
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::Path;
+
+/// overlayfs takes no more (`OVL_MAX_STACK`).
+const MAX_LAYERS: usize = 500;
+/// Room in the scratch beside the upper: its own directories, and the init layer's.
+const SLACK_BYTES: u64 = 1 << 20;
+const SLACK_INODES: u64 = 256;
+
+/// How the sandbox comes to the host's directories.
+#[derive(Clone, Copy)]
+pub(crate) struct Source {
+    /// The parent clones the trees, for it may, and the sandbox's root might not reach them.
+    pub by_parent: bool,
+    /// Their ids are mapped, so that the host's root is the sandbox's.
+    pub idmap: bool,
+    /// Marks are kept in `user.` attributes: only the initial user namespace may use `trusted.` ones.
+    pub userxattr: bool,
+    /// The host's ids of the sandbox's set-up, to own what cannot be id-mapped.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// A mount target that must be there before the mounts.
+pub(crate) struct Target<'a> {
+    pub path: &'a Path,
+    pub directory: bool,
+}
+
+/// What the launch keeps while the sandbox lives.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// The lock on a persistent upper.
+    pub lock: Option<File>,
+}
+
+impl RootFs {
+    /// Where writes go, with the default filled in.
+    fn effective_upper(&self) -> &Upper {
+        match (&self.base, &self.upper) {
+            (_, Some(upper)) => upper,
+            (Base::Layers(_) | Base::Empty, None) => &Upper::DEFAULT,
+            _ => &Upper::None,
+        }
+    }
+
+    pub(crate) fn check(&self, defects: &mut Vec<Defect>) {
+        self.entries.iter().for_each(|entry| entry.check(defects));
+        if let Base::Layers(layers) = &self.base {
+            if layers.is_empty() || layers.len() > MAX_LAYERS {
+                defects.push(Defect::new(
+                    format!("the root has {} layers", layers.len()),
+                    format!("1 to {MAX_LAYERS} layers: overlayfs takes no more; merge some"),
+                ));
+            }
+            layers.iter().for_each(|layer| check_host(layer, "the path of a layer", defects));
+        }
+        match (&self.base, &self.upper) {
+            (Base::Host, Some(Upper::Discard { .. } | Upper::Persist(_))) => defects.push(Defect::new(
+                "the host's root cannot have an upper: it is many file systems, and overlayfs merges one",
+                "RootFs::dir(\"/\") for its root file system alone, or RootFs::host() read-only with a Mount::tmpfs where the program writes",
+            )),
+            (Base::Empty, Some(Upper::Persist(_))) => defects.push(Defect::new(
+                "an empty root cannot be persistent",
+                "RootFs::dir(path) with an empty directory and Upper::Persist",
+            )),
+            (Base::Inherit | Base::Join(_), Some(_)) => defects.push(Defect::new(
+                "a mount namespace that is inherited or joined cannot get an upper",
+                "RootFs::host(), RootFs::dir(path) or RootFs::overlay(layers)",
+            )),
+            (_, Some(Upper::Discard { bytes, inodes })) if bytes.get() == 0 || *inodes == 0 => defects.push(
+                Defect::new("the upper has room for nothing", "at least 1 byte and 1 inode, or Upper::None"),
+            ),
+            (_, Some(Upper::Persist(path))) => check_host(path, "the path of the upper", defects),
+            _ => {}
+        }
+        if !self.entries.is_empty() && matches!(self.base, Base::Host | Base::Inherit | Base::Join(_)) {
+            defects.push(Defect::new(
+                "hide, file, directory, symlink and opaque need layers of the sandbox's own",
+                "RootFs::dir(path) or RootFs::overlay(layers); a Mount::mask(path) hides a path of RootFs::host()",
+            ));
+        }
+    }
+
+    /// Whether the sandbox gets a root of its own.
+    pub(crate) fn is_new(&self) -> bool {
+        !matches!(self.base, Base::Inherit | Base::Join(_))
+    }
+
+    /// Appends the ops up to the new root, not yet pivoted into.
+    pub(crate) fn lower(&self, source: Source, targets: &[Target<'_>], builder: &mut Builder) -> Result<Kept> {
+        const SET: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+        let mut kept = Kept::default();
+        if !self.is_new() {
+            return Ok(kept);
+        }
+        builder.op(Op::PrivateMounts {});
+        let (bytes, inodes) = match self.effective_upper() {
+            Upper::Discard { bytes, inodes } => (bytes.get(), *inodes),
+            _ => (0, 0),
+        };
+        let entries: u64 = self.entries.iter().map(|e| e.size() + 4096).sum();
+        let layers = if let Base::Layers(layers) = &self.base { layers.as_slice() } else { &[] };
+        builder.op(Op::Scratch {
+            bytes: bytes.saturating_add(entries + SLACK_BYTES),
+            inodes: inodes.saturating_add(SLACK_INODES + (self.entries.len() + layers.len() + 4 * targets.len()) as u64),
+        });
+        match &self.base {
+            Base::Host => {
+                let slot = grab(Path::new("/"), builder)?;
+                builder.op(Op::RootTree { slot, set: SET | MOUNT_ATTR_RDONLY, recursive: 1 });
+            }
+            Base::Empty => {
+                let (bytes, inodes) = if bytes == 0 { (entries + SLACK_BYTES, SLACK_INODES) } else { (bytes, inodes) };
+                builder.op(Op::RootTmpfs { bytes, inodes, set: SET });
+                self.entries.iter().for_each(|entry| entry.lower(builder));
+            }
+            Base::Layers(layers) => kept = self.lower_layers(layers, source, targets, SET, builder)?,
+            Base::Inherit | Base::Join(_) => {}
+        }
+        Ok(kept)
+    }
+
+    /// What follows the mounts.
+    pub(crate) fn lower_end(&self, builder: &mut Builder) {
+        if matches!((&self.base, self.effective_upper()), (Base::Empty, Upper::None)) {
+            builder.op(Op::SealRoot {});
+        }
+        if self.is_new() {
+            builder.op(Op::Pivot {});
+        }
+    }
+
+    fn lower_layers(
+        &self,
+        layers: &[PathBuf],
+        source: Source,
+        targets: &[Target<'_>],
+        set: u64,
+        builder: &mut Builder,
+    ) -> Result<Kept> {
+        let missing: Vec<_> = targets.iter().filter(|target| !layers.iter().any(|l| target.is_in(l))).collect();
+        let init = !self.entries.is_empty() || !missing.is_empty();
+        let upper = self.effective_upper();
+        let mut kept = Kept::default();
+
+        if let ([layer], Upper::None, false) = (layers, upper, init) {
+            let slot = match source.by_parent {
+                true => tree(layer, source, true, builder)?,
+                false => grab(layer, builder)?,
+            };
+            builder.op(Op::RootTree { slot, set: set | MOUNT_ATTR_RDONLY, recursive: 1 });
+            return Ok(kept);
+        }
+        let mut slots = Vec::with_capacity(layers.len());
+        for (i, layer) in layers.iter().enumerate() {
+            slots.push(if source.by_parent {
+                let slot = tree(layer, source, false, builder)?;
+                builder.op(Op::StageTree { slot, name: &crate::id::c_string(i.to_string().as_bytes()) });
+                slot
+            } else {
+                open(layer, "layer", builder)?
+            });
+        }
+        let (Some(&first), count) = (slots.first(), slots.len() as u32) else {
+            return Err(Error::new(ErrorKind::InvalidSpec, "a root without layers"));
+        };
+        let userxattr = source.userxattr.into();
+        if init {
+            builder.op(Op::InitBegin { first, count, userxattr });
+            self.entries.iter().for_each(|entry| entry.lower(builder));
+            for target in missing {
+                builder.op(Op::Target { path: &c_path(target.path), directory: target.directory.into() });
+            }
+            builder.op(Op::InitEnd {});
+        }
+        let upper = match upper {
+            Upper::None => op::upper::NONE,
+            Upper::Discard { .. } => op::upper::SCRATCH,
+            Upper::Persist(path) => {
+                let lock = prepare_persistent(path, source)?;
+                if source.by_parent {
+                    let slot = tree(path, source, false, builder)?;
+                    builder.op(Op::StageTree { slot, name: c"p" });
+                } else {
+                    let slot = open(path, "upper", builder)?;
+                    builder.op(Op::StageUpper { slot });
+                }
+                kept.lock = Some(lock);
+                op::upper::PERSIST
+            }
+        };
+        builder.op(Op::Overlay { first, count, upper, userxattr, set });
+        Ok(kept)
+    }
+}
+
+impl Target<'_> {
+    /// Whether a layer has it for sure: each component a directory (or at last a file),
+    /// none a link. What is wrongly taken for missing costs one op.
+    fn is_in(&self, layer: &Path) -> bool {
+        let mut at = layer.to_owned();
+        let mut names = self.path.components().skip(1).peekable();
+        while let Some(name) = names.next() {
+            at.push(name);
+            let wants_directory = self.directory || names.peek().is_some();
+            match fs::symlink_metadata(&at) {
+                Ok(found) if found.is_dir() == wants_directory && (wants_directory || found.is_file()) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+/// The identity of a source, so that the sandbox can tell that it opens the same.
+pub(crate) fn identity(source: &Path, what: &str) -> Result<Statx> {
+    let text = c_path(source);
+    path::with_long_path(&text, |dir, path| call::statx(dir, path, 0)).map_err(|errno| missing_source(source, what, errno))
+}
+
+fn missing_source(source: &Path, what: &str, errno: Errno) -> Error {
+    Error::call(format!("open the {what} {}", source.display()), errno)
+        .with_hint("a path of the host that exists and that the caller may search")
+}
+
+fn directory(source: &Path, what: &str) -> Result<Statx> {
+    let stat = identity(source, what)?;
+    if stat.kind() == S_IFDIR { Ok(stat) } else { Err(missing_source(source, what, Errno::ENOTDIR)) }
+}
+
+fn open(source: &Path, what: &str, builder: &mut Builder) -> Result<Slot> {
+    let stat = directory(source, what)?;
+    let to = builder.local();
+    builder.op(Op::OpenLayer { path: &c_path(source), dev: stat.dev(), ino: stat.ino, to });
+    Ok(to)
+}
+
+fn grab(source: &Path, builder: &mut Builder) -> Result<Slot> {
+    let stat = directory(source, "root")?;
+    let to = builder.local();
+    let path = &c_path(source);
+    builder.op(Op::Grab { path, dev: stat.dev(), ino: stat.ino, kind: S_IFDIR, rdev: 0, recursive: 1, to });
+    Ok(to)
+}
+
+/// A tree that the parent clones. The host's own root is never id-mapped: root inside
+/// could then read what only the host's root may.
+fn tree(source: &Path, how: Source, recursive: bool, builder: &mut Builder) -> Result<Slot> {
+    let stat = directory(source, "layer")?;
+    let host_root = identity(Path::new("/"), "root")?;
+    let idmap = how.idmap && (stat.dev(), stat.ino) != (host_root.dev(), host_root.ino);
+    let to = builder.promise();
+    let path = &c_path(source);
+    builder.parent_op(Op::Tree { path, kind: S_IFDIR, recursive: recursive.into(), idmap: if idmap { 2 } else { 0 }, to });
+    Ok(to)
+}
+
+/// Makes the directories of a persistent upper and locks them.
+fn prepare_persistent(path: &Path, source: Source) -> Result<File> {
+    let fail = |what: &str, e: std::io::Error| {
+        Error::call(format!("{what} the upper {}", path.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
+            .with_hint("a directory that the caller may write, on a file system like ext4, xfs, btrfs or tmpfs")
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| fail("make", e))?;
+    let lock = File::open(path).map_err(|e| fail("open", e))?;
+    if let Err(e) = lock.try_lock() {
+        return Err(match e {
+            fs::TryLockError::WouldBlock => Error::call(format!("lock the upper {}", path.display()), Errno::EBUSY)
+                .with_hint("a directory of its own for each sandbox, or this one after the other sandbox has ended"),
+            fs::TryLockError::Error(e) => fail("lock", e),
+        });
+    }
+    for name in ["upper", "work"] {
+        let directory = path.join(name);
+        match fs::DirBuilder::new().mode(0o755).create(&directory) {
+            Ok(()) => {
+                if let (false, Some((uid, gid))) = (source.idmap, source.owner) {
+                    chown(&directory, Some(uid), Some(gid)).map_err(|e| fail("own", e))?;
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(fail("make", e)),
+        }
+    }
+    Ok(lock)
+}
+
+// The lock is sent along, so that it lasts as long as the sandbox, host or no host.
+impl Kept {
+    /// The lock's descriptor for the shim.
+    pub fn send(&self, builder: &mut Builder) -> Result<Slot> {
+        match &self.lock {
+            None => Ok(Slot::NONE),
+            Some(lock) => {
+                let copy = lock.try_clone().map_err(|e| {
+                    Error::call("copy the upper's lock", Errno(e.raw_os_error().unwrap_or(libc::EIO)))
+                })?;
+                Ok(builder.send(Fd::Owned(copy.into())))
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `Sandbox`: a checked specification, to spawn from any number of times.
+
+use crate::child::{Child, Exit, Output};
+use crate::error::{Error, Result};
+use crate::launch::launch;
+use crate::mount::{Mount, Mounts};
+use crate::namespace::Namespaces;
+use crate::plan::{Compiled, Template, compile};
+use crate::process::{Command, Defaults, Init};
+use crate::program::op::without;
+use crate::rootfs::RootFs;
+use crate::security::Security;
+use crate::testing;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A specification that has been found consistent: a template, from which each spawn
+/// makes a sandbox of its own. It holds no descriptors and can be shared between threads.
+///
+/// ```no_run
+/// use belljar::{Command, RootFs, Sandbox};
+///
+/// let sandbox = Sandbox::builder(RootFs::dir("/srv/debian")).build()?;
+/// let output = sandbox.output(Command::new("cat").arg("/etc/os-release"))?;
+/// assert!(output.exit.success());
+/// # Ok::<(), belljar::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sandbox {
+    template: Template,
+}
+
+/// Says what a [`Sandbox`] is to be. Setters cannot fail; [`build`](SandboxBuilder::build) checks.
+#[derive(Clone, Debug)]
+pub struct SandboxBuilder {
+    root: RootFs,
+    namespaces: Namespaces,
+    mounts: Option<Mounts>,
+    extra: Mounts,
+    security: Security,
+    init: Init,
+}
+
+impl SandboxBuilder {
+    /// The namespaces; [`Namespaces::isolated`] unless set.
+    pub fn namespaces(mut self, namespaces: Namespaces) -> Self {
+        self.namespaces = namespaces;
+        self
+    }
+
+    /// Replaces the mount plan; [`Mounts::standard`] unless set.
+    pub fn mounts(mut self, mounts: Mounts) -> Self {
+        self.mounts = Some(mounts);
+        self
+    }
+
+    /// Adds a mount behind the plan.
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.extra = self.extra.mount(mount);
+        self
+    }
+
+    /// What the payload may do; nothing unless set.
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// Who is PID 1; [`Init::Shim`] unless set.
+    pub fn init(mut self, init: Init) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Checks everything. Starts nothing and opens nothing that stays open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) with all [`defects`](crate::Error::defects) together.
+    pub fn build(self) -> Result<Sandbox> {
+        let SandboxBuilder { root, namespaces, mounts, extra, security, init } = self;
+        Ok(Sandbox { template: Template::new(namespaces, root, mounts, extra, security, init)? })
+    }
+}
+
+/// Features that this kernel has been found to lack, so that later spawns do not try.
+static LACKING: AtomicU32 = AtomicU32::new(0);
+
+impl Sandbox {
+    /// Begins with the one thing that has no default: what the sandbox stands on.
+    pub fn builder(root: RootFs) -> SandboxBuilder {
+        SandboxBuilder {
+            root,
+            namespaces: Namespaces::isolated(),
+            mounts: None,
+            extra: Mounts::none(),
+            security: Security::new(),
+            init: Init::Shim,
+        }
+    }
+
+    /// Starts a program. The streams that the command leaves open are `/dev/null`.
+    /// Returns when the program executes.
+    ///
+    /// # Errors
+    /// One that names the step; nothing of the sandbox is left.
+    pub fn spawn(&self, command: &Command) -> Result<Child> {
+        self.spawn_with(command, Defaults::Null)
+    }
+
+    /// Starts a program and waits for it.
+    ///
+    /// # Errors
+    /// As [`spawn`](Sandbox::spawn) and [`Child::wait`].
+    pub fn status(&self, command: &Command) -> Result<Exit> {
+        self.spawn(command)?.wait()
+    }
+
+    /// Starts a program, waits for it, and collects what it writes. Stdout and stderr
+    /// are pipes unless the command sets them.
+    ///
+    /// # Errors
+    /// As [`spawn`](Sandbox::spawn) and [`Child::wait_with_output`].
+    pub fn output(&self, command: &Command) -> Result<Output> {
+        self.spawn_with(command, Defaults::Output)?.wait_with_output()
+    }
+
+    /// The Program that spawning this command would run, one numbered line a step.
+    ///
+    /// # Errors
+    /// Those of compiling: sources that are not there, ids that are not mapped.
+    pub fn explain(&self, command: &Command) -> Result<Explanation> {
+        let Compiled { program, .. } = compile(&self.template, command, Defaults::Null, lacking(), None)?;
+        Ok(Explanation(program.to_string()))
+    }
+
+    fn spawn_with(&self, command: &Command, defaults: Defaults) -> Result<Child> {
+        let mut without = lacking();
+        loop {
+            let Compiled { program, streams, kept } =
+                compile(&self.template, command, defaults, without, testing::fault())?;
+            match launch(&program, without) {
+                Ok(running) => return Ok(Child::new(running, streams, kept, self.template.init)),
+                Err(error) => match lacks(&error, without) {
+                    // found out by trying: once more without it, and not again in this process
+                    Some(feature) => {
+                        LACKING.fetch_or(feature, Ordering::Relaxed);
+                        without |= feature;
+                    }
+                    None => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+/// The feature whose absence an error tells of: overlayfs takes id-mapped layers since
+/// Linux 5.19 only, and answers EINVAL before.
+fn lacks(error: &Error, without: u32) -> Option<u32> {
+    let overlay = error.step().is_some_and(|step| matches!(step.name(), "overlay" | "init-begin"));
+    let invalid = error.raw_os_error() == Some(libc::EINVAL);
+    (overlay && invalid && without & without::IDMAPPED == 0).then_some(without::IDMAPPED)
+}
+
+fn lacking() -> u32 {
+    LACKING.load(Ordering::Relaxed) | testing::disabled()
+}
+
+/// A Program in words; see [`Sandbox::explain`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation(String);
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

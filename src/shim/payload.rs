@@ -1,0 +1,116 @@
+//! Starting the payload.
+
+use crate::CONTROL;
+use crate::program::wire::codec::{Slot, Strings};
+use crate::program::wire::op::without;
+use crate::program::wire::report::Report;
+use crate::run::{self, Ops};
+use crate::state::{State, report};
+use crate::sys::kernel::abi::*;
+use crate::sys::kernel::raw::syscall;
+use crate::sys::kernel::vfork::{Stack, vfork};
+use crate::sys::kernel::{Errno, Result, call, path};
+use crate::watch;
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by the payload's process when one of its ops failed; it shares our memory
+/// until it has executed its program.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Ends a process whose op failed, after the report.
+pub fn failed() -> ! {
+    FAILED.store(true, Ordering::Relaxed);
+    call::exit_group(125)
+}
+
+/// Splits off the payload's process, or goes on as the payload itself.
+pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slot) -> Result<()> {
+    for signal in 1..=64 {
+        if signal != SIGKILL && signal != SIGSTOP {
+            let _ = call::signal_default(signal); // 32 and 33 do not exist on every libc's kernel view
+        }
+    }
+    call::fcntl(CONTROL, F_SETFD, FD_CLOEXEC as usize)?;
+    if !stay {
+        return Ok(());
+    }
+    let watched = watch::Watched::prepare(state.get(host)?, state.get(lock).unwrap_or(-1))?;
+    let mut child = (ops, state);
+    let mut stack = Stack::new();
+    let mut args = CloneArgs { exit_signal: SIGCHLD as u64, ..CloneArgs::default() };
+    // SAFETY: this is the only thread of the process, without thread-local storage; the
+    // child runs the rest of the Program on `child`, which outlives the clone because
+    // this frame sleeps until the child has executed or ended.
+    let pid = unsafe { vfork(&mut args, &mut stack, in_child, (&raw mut child).cast()) }?;
+    if FAILED.load(Ordering::Relaxed) {
+        call::exit_group(125); // the child has reported
+    }
+    report(Report::Started { pid }, &[]);
+    watched.watch(pid)
+}
+
+/// # Safety
+/// `argument` points to the pair of `start`.
+unsafe extern "C" fn in_child(argument: *mut u8) -> ! {
+    // SAFETY: `start` passes a pointer to its pair, and sleeps while we use it.
+    let (ops, state) = unsafe { &mut *argument.cast::<(&mut Ops, &mut State)>() };
+    run::rest(ops, state)
+}
+
+/// Puts the three streams in place and closes everything else but the control socket.
+pub fn stdio(state: &mut State, streams: [Slot; 3]) -> Result<()> {
+    let mut high = [-1i32; 3];
+    for (to, slot) in high.iter_mut().zip(streams) {
+        // above the three targets, so that none is overwritten before it is copied
+        *to = call::fcntl(state.get(slot)?, F_DUPFD_CLOEXEC, 4)?;
+    }
+    for (number, fd) in high.iter().enumerate() {
+        call::dup3(*fd, number as i32, 0)?;
+    }
+    call::close_range(CONTROL as u32 + 1, u32::MAX, 0)?;
+    Ok(())
+}
+
+/// Resolves the directory without magic links: `/proc/self/fd/N` may lead anywhere.
+pub fn working_directory(state: &State, directory: &CStr) -> Result<()> {
+    let root = call::openat(AT_FDCWD, c"/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0)?;
+    let fd = path::open_in_root(root, directory, O_PATH | O_DIRECTORY, state.may(without::OPENAT2))?;
+    call::fchdir(fd)?;
+    call::close(fd)?;
+    call::close(root)?;
+    Ok(())
+}
+
+/// Most arguments and variables: beyond, the kernel's own limit (ARG_MAX) is near.
+const POINTERS: usize = 8192;
+
+/// execve(2) of the first candidate that is there, as execvp(3) searches.
+pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<'static>) -> Result<()> {
+    let mut pointers = [core::ptr::null::<core::ffi::c_char>(); POINTERS];
+    let mut used = 0;
+    let mut list = |strings: Strings<'static>| -> Result<usize> {
+        let start = used;
+        for string in strings.iter() {
+            *pointers.get_mut(used).ok_or(Errno::E2BIG)? = string.as_ptr();
+            used += 1;
+        }
+        used += 1; // the NULL at the end is there already
+        if used > POINTERS { Err(Errno::E2BIG) } else { Ok(start) }
+    };
+    let (argv, envp) = (list(argv)?, list(envp)?);
+    call::sigmask(SIG_SETMASK, &0)?;
+    let mut answer = Errno::ENOENT;
+    for program in candidates.iter() {
+        // SAFETY: a C string and two NULL-terminated arrays of C strings, all 'static.
+        let tried = unsafe { syscall!(execve, program.as_ptr(), &raw const pointers[argv], &raw const pointers[envp]) };
+        match tried {
+            // goes on as execvp does: a file that may not be run does not hide one behind it
+            Err(Errno::EACCES) => answer = Errno::EACCES,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => return Err(Errno::EIO), // execve does not return in success
+        }
+    }
+    Err(answer)
+}

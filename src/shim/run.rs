@@ -1,0 +1,123 @@
+//! The interpreter: one arm an op.
+
+use crate::program::wire::codec::{NO_FAULT, Reader};
+use crate::program::wire::op::Op;
+use crate::receive::Received;
+use crate::state::{State, report_failure};
+use crate::sys::kernel::{Errno, Result, call};
+use crate::{identity, init_layer, mounts, overlay, payload, root};
+
+/// The ops still to run.
+pub struct Ops {
+    reader: Reader<'static>,
+    /// The number of the next op.
+    pub next: u32,
+    total: u32,
+    fault: u32,
+}
+
+impl Iterator for Ops {
+    type Item = Result<Op<'static>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.total {
+            return None;
+        }
+        let op = Op::decode(&mut self.reader).ok_or(Errno::EPROTO);
+        let number = self.next;
+        self.next += 1;
+        if number == self.fault && self.fault != NO_FAULT {
+            return Some(Err(Errno::EIO));
+        }
+        Some(op)
+    }
+}
+
+/// Runs a Program. A failing op is reported by its number and ends the process,
+/// and with it (as nothing outside refers to them) all namespaces and mounts.
+pub fn program(received: Received) -> ! {
+    let Received { header, bytes, slots } = received;
+    let mut ops = Ops { reader: Reader(bytes), next: 0, total: header.ops, fault: header.fault };
+    let mut state = State::new(slots, header.without);
+    call::umask(0).unwrap_or_default(); // umask(2) always succeeds
+    rest(&mut ops, &mut state)
+}
+
+/// Runs what is left of a Program.
+pub fn rest(ops: &mut Ops, state: &mut State) -> ! {
+    loop {
+        state.message.clear();
+        let failed = match ops.next() {
+            Some(Ok(op)) => step(op, ops, state).err(),
+            Some(Err(errno)) => Some(errno),
+            None => Some(Errno::EPROTO), // every Program ends in `Exec`
+        };
+        if let Some(errno) = failed {
+            report_failure(ops.next.saturating_sub(1), errno, state.message.as_bytes());
+            payload::failed();
+        }
+    }
+}
+
+fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
+    match op {
+        // the parent has done these
+        Op::Clone { .. } | Op::JoinFirst { .. } | Op::MapIds { .. } | Op::Tree { .. } => Ok(()),
+
+        Op::Join { kind, fd, name: _ } => identity::join(state, kind, fd),
+        Op::Unshare { kind } => call::unshare(kind).map(drop),
+        Op::Clocks { offsets, enter } => identity::clocks(offsets, enter != 0),
+        Op::Relaunch {} => identity::relaunch(),
+        Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),
+        Op::Hostname { name } => call::sethostname(name.to_bytes()).map(drop),
+        Op::Domainname { name } => call::setdomainname(name.to_bytes()).map(drop),
+        Op::Loopback {} => identity::loopback(),
+
+        Op::PrivateMounts {} => root::private_mounts(),
+        Op::Scratch { bytes, inodes } => root::scratch(state, bytes, inodes),
+        Op::OpenLayer { path, dev, ino, to } => root::open_layer(state, path, dev, ino, to),
+        Op::StageTree { slot, name } => root::stage_tree(state, slot, name),
+        Op::StageUpper { slot } => root::stage_upper(state, slot),
+        Op::InitBegin { first, count, userxattr } => init_layer::begin(state, first, count, userxattr != 0),
+        Op::InitEnd {} => init_layer::end(state),
+        Op::Overlay { first, count, upper, userxattr, set } => {
+            overlay::root(state, first, count, upper, userxattr != 0, set)
+        }
+        Op::RootTree { slot, set, recursive } => root::from_tree(state, slot, set, recursive != 0),
+        Op::RootTmpfs { bytes, inodes, set } => root::from_tmpfs(state, bytes, inodes, set),
+
+        Op::File { path, mode, content } => init_layer::file(state, path, mode, content),
+        Op::Directory { path, mode } => init_layer::directory(state, path, mode),
+        Op::Symlink { path, target } => init_layer::symlink(state, path, target),
+        Op::Hide { path } => init_layer::hide(state, path),
+        Op::Opaque { path } => init_layer::opaque(state, path),
+        Op::Target { path, directory } => init_layer::target(state, path, directory != 0),
+
+        Op::Grab { path, dev, ino, kind, rdev, recursive, to } => {
+            mounts::grab(state, path, &mounts::Expected { dev, ino, kind, rdev }, recursive != 0, to)
+        }
+        Op::Attach { slot, target, directory, missing, set, clear, recursive, propagation } => {
+            let change = mounts::Change { set, clear, recursive: recursive != 0, propagation };
+            mounts::attach(state, slot, target, directory != 0, missing, &change)
+        }
+        Op::NewFs { fstype, options, target, missing, set, magic } => {
+            mounts::new_fs(state, fstype, options, target, missing, set, magic as i64)
+        }
+        Op::Link { path, target } => mounts::link(state, path, target),
+        Op::Mask { path } => mounts::mask(state, path),
+        Op::ReadOnly { path } => mounts::read_only(state, path),
+        Op::SealRoot {} => mounts::seal_root(state),
+        Op::Pivot {} => root::pivot(state),
+
+        Op::Payload { stay, host, lock } => payload::start(ops, state, stay != 0, host, lock),
+        Op::Session {} => call::setsid().map(drop),
+        Op::Stdio { stdin, stdout, stderr } => payload::stdio(state, [stdin, stdout, stderr]),
+        Op::Umask { mask } => call::umask(mask).map(drop),
+        Op::Credentials { uid, gid, groups, set_groups, capabilities, last } => {
+            identity::credentials(uid, gid, (set_groups != 0).then_some(groups), capabilities, last)
+        }
+        Op::NoNewPrivileges {} => identity::no_new_privileges(),
+        Op::WorkingDirectory { path } => payload::working_directory(state, path),
+        Op::Exec { candidates, argv, envp } => payload::exec(candidates, argv, envp),
+    }
+}

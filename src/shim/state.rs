@@ -1,0 +1,173 @@
+//! What the shim knows while it runs a Program.
+
+use crate::CONTROL;
+use crate::program::wire::codec::{Sink, Slot};
+use crate::program::wire::op::without;
+use crate::program::wire::report::{REPORT_MAX, Report};
+use crate::sys::kernel::abi::{MSG_NOSIGNAL, O_PATH};
+use crate::sys::kernel::{Errno, Result, call, path};
+use core::ffi::CStr;
+
+/// Places for descriptors: 500 layers and as many mounts, with room to spare.
+pub const SLOTS: usize = 2048;
+/// The table of descriptors, -1 where there is none.
+pub type Slots = [i32; SLOTS];
+
+/// The state between ops.
+pub struct State {
+    pub slots: Slots,
+    /// Features not to be used (`wire::op::without`), extended when the kernel lacks one.
+    pub without: u32,
+    /// The tmpfs in which the root is put together.
+    pub scratch: i32,
+    /// The new root.
+    pub root: i32,
+    /// Where entries of the init layer are made: the init overlay, or an empty root.
+    pub view: i32,
+    /// The init layer's own directory, beneath the overlay `view`; -1 for an empty root.
+    pub init: i32,
+    /// Whether overlays keep their marks in `user.` attributes.
+    pub userxattr: bool,
+    /// `/dev/null` of the host, verified, and an empty read-only tmpfs: for masks.
+    pub null: i32,
+    pub blank: i32,
+    /// The devices of the file systems that this Program has made: targets may be created there.
+    pub own: [u64; 32],
+    pub own_len: usize,
+    /// What the kernel said of the last failure.
+    pub message: Message,
+}
+
+impl State {
+    pub fn new(slots: Slots, without: u32) -> State {
+        State {
+            slots,
+            without,
+            scratch: -1,
+            root: -1,
+            view: -1,
+            init: -1,
+            userxattr: false,
+            null: -1,
+            blank: -1,
+            own: [0; 32],
+            own_len: 0,
+            message: Message::new(),
+        }
+    }
+
+    /// Whether a kernel feature may be tried.
+    pub fn may(&self, feature: u32) -> bool {
+        self.without & feature == 0
+    }
+
+    /// The descriptor in a slot.
+    pub fn get(&self, slot: Slot) -> Result<i32> {
+        match self.slots.get(slot.0 as usize) {
+            Some(fd) if *fd >= 0 => Ok(*fd),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// Puts a descriptor into a slot.
+    pub fn set(&mut self, slot: Slot, fd: i32) -> Result<()> {
+        *self.slots.get_mut(slot.0 as usize).ok_or(Errno::EBADF)? = fd;
+        Ok(())
+    }
+
+    /// Closes the descriptor in a slot.
+    pub fn release(&mut self, slot: Slot) {
+        if let Some(fd) = self.slots.get_mut(slot.0 as usize) {
+            let _ = call::close(*fd); // close cannot fail in a way that matters for O_PATH and mounts
+            *fd = -1;
+        }
+    }
+
+    /// Remembers a file system as made here.
+    pub fn owns(&mut self, fd: i32) -> Result<()> {
+        let dev = call::fstat(fd)?.dev();
+        if !self.is_own(dev) && self.own_len < self.own.len() {
+            self.own[self.own_len] = dev;
+            self.own_len += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a file system was made here.
+    pub fn is_own(&self, dev: u64) -> bool {
+        self.own[..self.own_len].contains(&dev)
+    }
+
+    /// Opens a path beneath the new root.
+    pub fn in_root(&self, root: i32, target: &CStr, flags: i32) -> Result<i32> {
+        path::open_in_root(root, target, O_PATH | flags, self.may(without::OPENAT2))
+    }
+}
+
+/// A message of bounded length.
+pub struct Message {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Message {
+    pub const fn new() -> Message {
+        Message { bytes: [0; 512], len: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = bytes.len().min(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + room].copy_from_slice(&bytes[..room]);
+        self.len += room;
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Takes what the kernel logged in a file system context (fsopen(2)): lines of
+    /// `e text`, `w text` or `i text`, one a read.
+    pub fn read_log(&mut self, fs: i32) {
+        let mut line = [0u8; 256];
+        while let Ok(n) = call::read(fs, &mut line) {
+            let text = line[..n].strip_prefix(b"e ").unwrap_or(&line[..n]);
+            if n == 0 || self.len == self.bytes.len() {
+                return;
+            }
+            if self.len > 0 {
+                self.push(b"; ");
+            }
+            self.push(text.strip_suffix(b"\n").unwrap_or(text));
+        }
+    }
+}
+
+/// A buffer on the stack to encode a report into.
+struct Packet {
+    bytes: [u8; REPORT_MAX],
+    len: usize,
+}
+
+impl Sink for Packet {
+    fn put(&mut self, bytes: &[u8]) {
+        let end = (self.len + bytes.len()).min(REPORT_MAX);
+        self.bytes[self.len..end].copy_from_slice(&bytes[..end - self.len]);
+        self.len = end;
+    }
+}
+
+/// Sends a report. When nobody listens any more there is nobody to tell.
+pub fn report(report: Report<'_>, fds: &[i32]) {
+    let mut packet = Packet { bytes: [0; REPORT_MAX], len: 0 };
+    report.encode(&mut packet);
+    let _ = call::send(CONTROL, &packet.bytes[..packet.len], fds, MSG_NOSIGNAL);
+}
+
+/// Reports that an op failed.
+pub fn report_failure(op: u32, errno: Errno, message: &[u8]) {
+    report(Report::Failed { op, errno: errno.0, message }, &[]);
+}

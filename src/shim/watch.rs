@@ -1,0 +1,176 @@
+//! PID 1: forwards signals, reaps orphans, reports the payload's exit, and ends
+//! with the host.
+//!
+//! Its end is the sandbox's: when the init of a pid namespace exits, the kernel
+//! kills every other process in it (pid_namespaces(7)). Where the sandbox has no pid
+//! namespace of its own, the shim is its child subreaper and kills them itself.
+
+use crate::CONTROL;
+use crate::program::wire::report::{Report, Request};
+use crate::state::report;
+use crate::sys::kernel::abi::*;
+use crate::sys::kernel::raw::syscall;
+use crate::sys::kernel::{Errno, Result, call};
+
+/// What the shim watches: low numbers, so that all others can be closed at once.
+const HOST: i32 = 4;
+const SIGNALS: i32 = 5;
+const CHILDREN: i32 = 6;
+/// Not watched: a lock that lasts as long as this process.
+const LOCK: i32 = 7;
+
+/// Ready to watch.
+pub struct Watched {
+    host: i32,
+    signals: i32,
+    children: i32,
+    lock: i32,
+    init: bool,
+}
+
+impl Watched {
+    /// Opens what will be watched, before there is a child to miss.
+    pub fn prepare(host: i32, lock: i32) -> Result<Watched> {
+        // All signals are blocked since before the clone; a blocked signal is delivered
+        // to the signalfd even though PID 1 ignores what it does not handle.
+        let signals = call::signalfd(&u64::MAX, SFD_CLOEXEC | SFD_NONBLOCK)?;
+        let init = call::getpid()? == 1;
+        let mut children = -1;
+        if !init {
+            call::prctl(PR_SET_CHILD_SUBREAPER, 1, 0)?;
+            let flags = O_RDONLY | O_CLOEXEC;
+            // Without CONFIG_PROC_CHILDREN the payload's session is what can be killed.
+            children = call::openat(AT_FDCWD, c"/proc/thread-self/children", flags, 0).unwrap_or(-1);
+        }
+        Ok(Watched { host, signals, children, lock, init })
+    }
+
+    /// Watches until the payload, the host or the handle is gone.
+    pub fn watch(self, payload: i32) -> ! {
+        let Watched { host, signals, children, lock, init } = self;
+        // Each copy lands above the fixed numbers first, lest it overwrite the next.
+        let fixed = [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK)];
+        let mut high = [-1; 4];
+        for (to, (fd, _)) in high.iter_mut().zip(fixed) {
+            *to = call::fcntl(fd, F_DUPFD_CLOEXEC, 16).unwrap_or(-1);
+        }
+        for (fd, (_, number)) in high.iter().zip(fixed) {
+            if call::dup3(*fd, number, O_CLOEXEC).is_err() {
+                let _ = call::close(number); // absent: poll and read will say EBADF
+            }
+        }
+        let _ = call::close_range(LOCK as u32 + 1, u32::MAX, 0);
+        let _ = call::close_range(0, 2, 0);
+        // What is left to do here takes no privilege but to signal the payload, whatever its uid.
+        let _ = call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
+        if let Ok((_, permitted, _)) = call::capget() {
+            let _ = call::capset(permitted & (1 << CAP_KILL), 0);
+        }
+        let mut tree = Tree { payload, init, detached: false };
+        loop {
+            tree.turn();
+        }
+    }
+}
+
+struct Tree {
+    payload: i32,
+    init: bool,
+    detached: bool,
+}
+
+impl Tree {
+    fn turn(&mut self) {
+        let watched = |fd| PollFd { fd, events: POLLIN, revents: 0 };
+        let mut fds = [watched(SIGNALS), watched(CONTROL), watched(HOST)];
+        if self.detached {
+            fds[1].fd = -1;
+            fds[2].fd = -1;
+        }
+        match call::poll(&mut fds, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => self.end(125),
+        }
+        if fds[0].revents != 0 {
+            self.signals();
+        }
+        if fds[1].revents != 0 {
+            self.request();
+        }
+        if fds[2].revents != 0 && !self.detached {
+            self.end(125);
+        }
+    }
+
+    /// Forwards what was sent to this process; reaps on SIGCHLD.
+    fn signals(&mut self) {
+        let mut info = [0u8; 128]; // struct signalfd_siginfo, its first word is the number
+        while let Ok(128) = call::read(SIGNALS, &mut info) {
+            match i32::from_le_bytes([info[0], info[1], info[2], info[3]]) {
+                SIGCHLD => self.reap(),
+                signal => drop(call::kill(self.payload, signal)),
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok((pid, status, usage)) = call::wait4(-1, WNOHANG) {
+            if pid == 0 {
+                return;
+            }
+            if pid == self.payload {
+                let micros = |t: [i64; 2]| t[0] * 1_000_000 + t[1];
+                let (user, system) = (micros(usage.utime), micros(usage.stime));
+                report(Report::Exited { status, user, system, maxrss: usage.maxrss }, &[]);
+                // wait(2): the low seven bits are the signal, the next byte the code
+                let signal = status & 0x7f;
+                self.end(if signal == 0 { status >> 8 & 0xff } else { 128 + signal });
+            }
+        }
+    }
+
+    fn request(&mut self) {
+        let mut packet = [0u8; 8];
+        match call::receive(CONTROL, &mut packet, MSG_DONTWAIT, |fd| drop(call::close(fd))) {
+            Ok(8) => match Request::decode(&packet) {
+                Some(Request::Signal(signal)) => drop(call::kill(self.payload, signal)),
+                Some(Request::Detach) => self.detached = true,
+                Some(Request::Kill) | None => self.end(137),
+            },
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // closed: the handle is gone, and with it whoever wanted this sandbox
+            _ => self.end(125),
+        }
+    }
+
+    /// Ends the sandbox.
+    fn end(&mut self, code: i32) -> ! {
+        if !self.init {
+            self.kill_descendants();
+        }
+        call::exit_group(code)
+    }
+
+    /// Kills until there is no child left. Children of the dead come to this
+    /// process, their subreaper, and are killed in the next round.
+    fn kill_descendants(&mut self) {
+        let mut list = [0u8; 4096];
+        let _ = call::kill(-self.payload, SIGKILL); // its session's first process group
+        let _ = call::kill(self.payload, SIGKILL);
+        loop {
+            // SAFETY: lseek takes no pointer.
+            let _ = unsafe { syscall!(lseek, CHILDREN, 0, 0) };
+            let read = call::read(CHILDREN, &mut list).unwrap_or(0);
+            for word in list[..read].split(|b| *b == b' ').filter(|w| !w.is_empty()) {
+                let pid = word.iter().fold(0i32, |n, d| n.wrapping_mul(10).wrapping_add((*d as i32) - 48));
+                // a number cut at the end of the buffer may be another process's: leave it to the next round
+                if read < list.len() || word.as_ptr_range().end < list.as_ptr_range().end {
+                    let _ = call::kill(pid, SIGKILL);
+                }
+            }
+            if call::wait4(-1, 0).is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The kernel's own interface, without libc and without `std`: what the library
+//! and the embedded shim share. [`raw`] is the instruction, [`abi`] the
+//! constants and records, [`call`] one function a system call, [`path`] the
+//! resolution of paths beneath a root.
+
+pub mod abi;
+pub mod call;
+pub mod path;
+pub mod raw;
+pub mod vfork;
+
+pub use raw::{Errno, Result};

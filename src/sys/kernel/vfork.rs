@@ -1,0 +1,97 @@
+//! clone3(2) with `CLONE_VM | CLONE_VFORK`: a child that borrows the caller's
+//! memory until it executes a program, on a stack of its own.
+//!
+//! The caller's thread sleeps until then, so the child may use the caller's
+//! frames; all other threads go on. Nothing is copied: the cost does not depend
+//! on how much memory the caller has.
+
+use super::abi::{CLONE_VFORK, CLONE_VM, CloneArgs};
+use super::raw::{Result, check, nr};
+
+/// Bytes of stack for the child: what its few system calls need, with room to spare.
+pub const STACK: usize = 32 * 1024;
+
+/// A stack for the child.
+#[repr(C, align(16))]
+pub struct Stack(core::mem::MaybeUninit<[u8; STACK]>);
+
+impl Stack {
+    /// An uninitialised stack.
+    #[inline(always)]
+    pub const fn new() -> Stack {
+        Stack(core::mem::MaybeUninit::uninit())
+    }
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Stack::new()
+    }
+}
+
+/// Clones a child that runs `child(argument)` and gives its pid.
+///
+/// # Safety
+/// `child` shares all memory with the other threads of the process and has the
+/// caller's thread pointer: it must not allocate, lock, unwind, touch
+/// thread-local storage or `errno`, and must end in execve or exit. `argument`
+/// must be valid for it.
+pub unsafe fn vfork(
+    args: &mut CloneArgs,
+    stack: &mut Stack,
+    child: unsafe extern "C" fn(*mut u8) -> !,
+    argument: *mut u8,
+) -> Result<i32> {
+    args.flags |= CLONE_VM | CLONE_VFORK;
+    args.stack = stack.0.as_mut_ptr() as u64;
+    args.stack_size = STACK as u64;
+    let answer: isize;
+    // SAFETY: the kernel starts the child at the instruction behind the call with the
+    // same registers, but for the stack pointer, which is the (16-byte aligned) top of
+    // `stack`: `args.stack + args.stack_size`. There it calls `child`, which does not
+    // return. In the caller nothing but the call's own clobbers has changed.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") nr::clone3 as isize => answer,
+            in("rdi") core::ptr::from_mut(args), in("rsi") size_of::<CloneArgs>(),
+            in("r12") argument, in("r13") child as usize,
+            lateout("rcx") _, lateout("r11") _,
+        );
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x30, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            in("x8") nr::clone3, inlateout("x0") core::ptr::from_mut(args) => answer,
+            in("x1") size_of::<CloneArgs>(),
+            in("x20") argument, in("x21") child as usize,
+            // the return address: written in the child only, but the compiler cannot know
+            lateout("x30") _,
+        );
+    }
+    check(answer).map(|pid| pid as i32)
+}
+
+/// clone3(2) without shared memory: an ordinary fork. 0 in the child.
+///
+/// # Safety
+/// The child has only this thread; in a process with others it may do no more
+/// than a signal handler may (signal-safety(7)).
+pub unsafe fn fork(args: &CloneArgs) -> Result<i32> {
+    // SAFETY: the kernel reads one `struct clone_args`; the caller answers for the rest.
+    unsafe { super::raw::syscall!(clone3, core::ptr::from_ref(args), size_of::<CloneArgs>()) }.map(|pid| pid as i32)
+}

@@ -1,0 +1,25 @@
+//! Typed, safe system calls: what the rest of the crate stands on, and usable on
+//! its own.
+//!
+//! Each module wraps one family of calls, without policy: [`clone`] starts a
+//! program in new namespaces, [`namespace`] joins and makes them, [`mount`] is the
+//! mount API of Linux 5.2 and mount(2), [`path`] opens beneath a root, [`pidfd`]
+//! names processes, [`memfd`] holds sealed programs, [`socket`] passes
+//! descriptors. Functions take borrowed descriptors and give owned ones; errors are
+//! [`Errno`], the kernel's own.
+//!
+//! What cannot be made safe is not here: there is no function that runs a closure
+//! between clone and exec. Such code would share the memory, the locks and the
+//! threads of its process with what it was cloned from.
+
+pub mod clone;
+mod errno;
+pub(crate) mod kernel;
+pub mod memfd;
+pub mod mount;
+pub mod namespace;
+pub mod path;
+pub mod pidfd;
+pub mod socket;
+
+pub use kernel::raw::{Errno, Result};
