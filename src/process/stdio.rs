@@ -81,7 +81,7 @@ impl Command {
             Defaults::Null => (&Stdio::Null, &Stdio::Null),
             Defaults::Output => (&Stdio::Null, &Stdio::Piped),
         };
-        let mut pipe = || io::pipe().map_err(|e| open_error("make a pipe for the payload", &e));
+        let pipe = || io::pipe().map_err(|e| open_error("make a pipe for the payload", &e));
 
         let stdin = match self.stdin.as_ref().unwrap_or(input) {
             Stdio::Piped => {

@@ -21,12 +21,65 @@ use core::ffi::CStr;
 pub fn begin(state: &mut State, first: Slot, count: u32, userxattr: bool) -> Result<()> {
     overlay::make_upper(state, c"init", Slot(first.0 + count as u16 - 1))?;
     call::mkdirat(state.scratch, c"init-work", 0o700)?;
-    let upper = Some((c"init", c"init-work"));
-    let spec = overlay::Spec { first, count, init: false, upper, userxattr, set: 0, name: c"view" };
+    state.layers = (first, count);
     state.userxattr = userxattr;
-    state.view = overlay::mount(state, &spec)?;
+    mount_view(state)?;
     state.init = call::openat(state.scratch, c"init", O_PATH | O_DIRECTORY | O_CLOEXEC, 0)?;
+    Ok(())
+}
+
+fn mount_view(state: &mut State) -> Result<()> {
+    let (first, count) = state.layers;
+    let upper = Some((c"init", c"init-work"));
+    let userxattr = state.userxattr;
+    let spec = overlay::Spec { first, count, init: false, upper, userxattr, set: 0, name: c"view" };
+    state.view = overlay::mount(state, &spec)?;
     state.owns(state.view)
+}
+
+/// Runs `f`, and once more after the directories of the layers on the way to `path` have
+/// been adopted, if it was refused: an owner whom the id map does not know leaves even
+/// root inside without power over a directory, also to copy it up.
+fn adopting(state: &mut State, path: &CStr, f: impl Fn(&State) -> Result<()>) -> Result<()> {
+    match f(state) {
+        Err(Errno::EACCES | Errno::EPERM | Errno::EOVERFLOW) if state.init >= 0 => {
+            adopt(state, path)?;
+            f(state)
+        }
+        answer => answer,
+    }
+}
+
+/// Makes the directories on the way to `path` in the init layer, with the modes that they
+/// have but owned by root inside, and mounts the view anew, which then merges them.
+fn adopt(state: &mut State, path: &CStr) -> Result<()> {
+    let bytes = path.to_bytes();
+    for end in (1..=bytes.len()).filter(|&end| end == bytes.len() || bytes[end] == b'/') {
+        let mut canonical = Canonical::new();
+        match walk(state.view, &bytes[..end], true, &mut canonical) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => break,
+            answer => answer?,
+        }
+        let stat = call::statx(state.view, canonical.as_cstr(), AT_SYMLINK_NOFOLLOW)?;
+        if stat.kind() != S_IFDIR {
+            break;
+        }
+        // a link on the way may lead to a place whose own parents are not there yet
+        let names = canonical.as_cstr().to_bytes();
+        for cut in (1..=names.len()).filter(|&cut| cut == names.len() || names[cut] == b'/') {
+            path::name_cstr(&names[..cut], |prefix| {
+                let mode = call::statx(state.view, prefix, AT_SYMLINK_NOFOLLOW)?.mode as u32 & 0o7777;
+                match call::mkdirat(state.init, prefix, mode) {
+                    Ok(_) | Err(Errno::EEXIST) => Ok(()),
+                    Err(errno) => Err(errno),
+                }
+            })?;
+        }
+    }
+    call::close(state.view)?;
+    overlay::unmount(state, c"view")?;
+    call::unlinkat(state.scratch, c"view", AT_REMOVEDIR)?;
+    mount_view(state)
 }
 
 /// Takes the view away; the init layer stays, as a lower layer to be.
@@ -55,7 +108,11 @@ fn replace(dir: i32, name: &CStr) -> Result<()> {
 }
 
 /// A regular file with this content.
-pub fn file(state: &State, path: &CStr, mode: u32, content: &[u8]) -> Result<()> {
+pub fn file(state: &mut State, path: &CStr, mode: u32, content: &[u8]) -> Result<()> {
+    adopting(state, path, |state| make_file(state, path, mode, content))
+}
+
+fn make_file(state: &State, path: &CStr, mode: u32, content: &[u8]) -> Result<()> {
     entry(state, path, |dir, name| {
         replace(dir, name)?;
         let fd = call::openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)?;
@@ -66,7 +123,11 @@ pub fn file(state: &State, path: &CStr, mode: u32, content: &[u8]) -> Result<()>
 }
 
 /// A directory; one that is there keeps its content.
-pub fn directory(state: &State, path: &CStr, mode: u32) -> Result<()> {
+pub fn directory(state: &mut State, path: &CStr, mode: u32) -> Result<()> {
+    adopting(state, path, |state| make_directory(state, path, mode))
+}
+
+fn make_directory(state: &State, path: &CStr, mode: u32) -> Result<()> {
     let fd = create(state, state.view, path, true)?;
     if call::fstat(fd)?.kind() != S_IFDIR {
         return Err(Errno::ENOTDIR);
@@ -78,7 +139,11 @@ pub fn directory(state: &State, path: &CStr, mode: u32) -> Result<()> {
 }
 
 /// A symbolic link.
-pub fn symlink(state: &State, path: &CStr, target: &CStr) -> Result<()> {
+pub fn symlink(state: &mut State, path: &CStr, target: &CStr) -> Result<()> {
+    adopting(state, path, |state| make_symlink(state, path, target))
+}
+
+fn make_symlink(state: &State, path: &CStr, target: &CStr) -> Result<()> {
     entry(state, path, |dir, name| {
         replace(dir, name)?;
         call::symlinkat(target, dir, name).map(drop)
@@ -86,13 +151,21 @@ pub fn symlink(state: &State, path: &CStr, target: &CStr) -> Result<()> {
 }
 
 /// A mount's target.
-pub fn target(state: &State, path: &CStr, directory: bool) -> Result<()> {
+pub fn target(state: &mut State, path: &CStr, directory: bool) -> Result<()> {
+    adopting(state, path, |state| make_target(state, path, directory))
+}
+
+fn make_target(state: &State, path: &CStr, directory: bool) -> Result<()> {
     let fd = create(state, state.view, path, directory)?;
     call::close(fd).map(drop)
 }
 
 /// A whiteout; a path that is not there is hidden already.
-pub fn hide(state: &State, path: &CStr) -> Result<()> {
+pub fn hide(state: &mut State, path: &CStr) -> Result<()> {
+    adopting(state, path, |state| make_hide(state, path))
+}
+
+fn make_hide(state: &State, path: &CStr) -> Result<()> {
     let mut canonical = Canonical::new();
     match walk(state.view, path.to_bytes(), false, &mut canonical) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
@@ -136,7 +209,11 @@ fn copy_up(dir: i32) -> Result<()> {
 }
 
 /// An opaque directory: nothing of the layers shows in it.
-pub fn opaque(state: &State, path: &CStr) -> Result<()> {
+pub fn opaque(state: &mut State, path: &CStr) -> Result<()> {
+    adopting(state, path, |state| make_opaque(state, path))
+}
+
+fn make_opaque(state: &State, path: &CStr) -> Result<()> {
     let made = create(state, state.view, path, true)?;
     call::close(made)?;
     if state.init < 0 {

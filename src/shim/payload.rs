@@ -37,7 +37,8 @@ pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slo
     }
     let watched = watch::Watched::prepare(state.get(host)?, state.get(lock).unwrap_or(-1))?;
     let mut child = (ops, state);
-    let mut stack = Stack::new();
+    // resolving a path takes some 30 KiB; what is not touched costs nothing
+    let mut stack = Stack::<{ 256 * 1024 }>::new();
     let mut args = CloneArgs { exit_signal: SIGCHLD as u64, ..CloneArgs::default() };
     // SAFETY: this is the only thread of the process, without thread-local storage; the
     // child runs the rest of the Program on `child`, which outlives the clone because
@@ -84,10 +85,12 @@ pub fn working_directory(state: &State, directory: &CStr) -> Result<()> {
 
 /// Most arguments and variables: beyond, the kernel's own limit (ARG_MAX) is near.
 const POINTERS: usize = 8192;
+static mut TABLE: [*const core::ffi::c_char; POINTERS] = [core::ptr::null(); POINTERS];
 
 /// execve(2) of the first candidate that is there, as execvp(3) searches.
 pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<'static>) -> Result<()> {
-    let mut pointers = [core::ptr::null::<core::ffi::c_char>(); POINTERS];
+    // SAFETY: the only reference to the static: `exec` is called once, by the only thread.
+    let pointers = unsafe { &mut *(&raw mut TABLE) };
     let mut used = 0;
     let mut list = |strings: Strings<'static>| -> Result<usize> {
         let start = used;

@@ -26,6 +26,8 @@ pub struct State {
     pub view: i32,
     /// The init layer's own directory, beneath the overlay `view`; -1 for an empty root.
     pub init: i32,
+    /// The slots of the layers under the init layer.
+    pub layers: (Slot, u32),
     /// Whether overlays keep their marks in `user.` attributes.
     pub userxattr: bool,
     /// `/dev/null` of the host, verified, and an empty read-only tmpfs: for masks.
@@ -47,6 +49,7 @@ impl State {
             root: -1,
             view: -1,
             init: -1,
+            layers: (Slot(0), 0),
             userxattr: false,
             null: -1,
             blank: -1,

@@ -112,7 +112,8 @@ impl<'a> CloneExec<'a> {
             args.flags |= CLONE_INTO_CGROUP;
             args.cgroup = cgroup.as_raw_fd() as u64;
         }
-        let mut stack = Stack::new();
+        // a few system calls, each a leaf: some hundred bytes in all
+        let mut stack = Stack::<16384>::new();
         // No signal may be handled in the child, and none is lost: what arrives
         // meanwhile is delivered to this thread after the mask is back.
         let mask = call::sigmask_swap(u64::MAX)?;

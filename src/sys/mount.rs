@@ -220,8 +220,8 @@ impl FsContext {
     /// mount ends with it.
     ///
     /// # Errors
-    /// `EBUSY` (not created yet, or mounted already), `EINVAL` (attributes that this
-    /// kernel does not have, or two access-time modes), `EPERM` (also for a proc or
+    /// `EINVAL` (not created yet, attributes that this kernel does not have, or two
+    /// access-time modes), `EBUSY` (mounted already), `EPERM` (also for a proc or
     /// sysfs, where the one that is there is partly covered), `ENOSPC`
     /// (`/proc/sys/user/max_mnt_namespaces`), `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn mount(&self, attributes: MountAttr) -> Result<OwnedFd> {

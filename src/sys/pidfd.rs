@@ -67,11 +67,11 @@ impl PidFd {
     }
 
     fn wait_for(&self, options: u32) -> Result<Option<ExitStatus>> {
-        // siginfo_t: signo, errno, code, (padding), pid, uid, status, …
+        // siginfo_t on 64-bit machines: signo, errno, code, (padding), pid, uid, status, …
         let mut info = [0i32; 32];
         // SAFETY: the kernel writes one siginfo_t of 128 bytes.
         unsafe { syscall!(waitid, P_PIDFD, self.0.as_raw_fd(), info.as_mut_ptr(), options | WEXITED) }?;
-        let (code, pid, status) = (info[2], info[3], info[5]);
+        let (code, pid, status) = (info[2], info[4], info[6]);
         Ok(match (pid, code) {
             (0, _) => None,
             (_, libc::CLD_EXITED) => Some(ExitStatus::from_raw((status & 0xff) << 8)),

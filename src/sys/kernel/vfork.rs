@@ -8,24 +8,18 @@
 use super::abi::{CLONE_VFORK, CLONE_VM, CloneArgs};
 use super::raw::{Result, check, nr};
 
-/// Bytes of stack for the child: what its few system calls need, with room to spare.
-pub const STACK: usize = 32 * 1024;
-
-/// A stack for the child.
+/// A stack of `N` bytes for the child, a multiple of 16. It has no guard: `N` must
+/// hold what the child calls.
 #[repr(C, align(16))]
-pub struct Stack(core::mem::MaybeUninit<[u8; STACK]>);
+pub struct Stack<const N: usize>(core::mem::MaybeUninit<[u8; N]>);
 
-impl Stack {
+impl<const N: usize> Stack<N> {
     /// An uninitialised stack.
     #[inline(always)]
-    pub const fn new() -> Stack {
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Stack<N> {
+        const { assert!(N % 16 == 0) };
         Stack(core::mem::MaybeUninit::uninit())
-    }
-}
-
-impl Default for Stack {
-    fn default() -> Self {
-        Stack::new()
     }
 }
 
@@ -34,17 +28,17 @@ impl Default for Stack {
 /// # Safety
 /// `child` shares all memory with the other threads of the process and has the
 /// caller's thread pointer: it must not allocate, lock, unwind, touch
-/// thread-local storage or `errno`, and must end in execve or exit. `argument`
-/// must be valid for it.
-pub unsafe fn vfork(
+/// thread-local storage or `errno`, must need less than `N` bytes of stack, and must
+/// end in execve or exit. `argument` must be valid for it.
+pub unsafe fn vfork<const N: usize>(
     args: &mut CloneArgs,
-    stack: &mut Stack,
+    stack: &mut Stack<N>,
     child: unsafe extern "C" fn(*mut u8) -> !,
     argument: *mut u8,
 ) -> Result<i32> {
     args.flags |= CLONE_VM | CLONE_VFORK;
     args.stack = stack.0.as_mut_ptr() as u64;
-    args.stack_size = STACK as u64;
+    args.stack_size = N as u64;
     let answer: isize;
     // SAFETY: the kernel starts the child at the instruction behind the call with the
     // same registers, but for the stack pointer, which is the (16-byte aligned) top of
