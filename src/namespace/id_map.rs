@@ -5,6 +5,8 @@ use crate::host::{Host, SubIds, subordinate};
 
 /// The kernel takes 340 extents (Linux 4.15).
 const MAX_EXTENTS: usize = 340;
+/// Written at once, in less than a page (`map_write`).
+const MAX_TEXT: usize = 4095;
 /// What a plain block has: as many ids as 16 bits name.
 const BLOCK: u32 = 65536;
 /// Where root's blocks begin: no distribution's useradd and no systemd allocation
@@ -68,7 +70,8 @@ impl IdMap {
         IdMap { kind: Kind::Subordinate, allow_host_root: false }
     }
 
-    /// These ranges, 1 to 340 for users and for groups. Written directly by a caller with
+    /// These ranges, 1 to 340 for users and for groups (340 only if the numbers are small: the
+    /// kernel takes 4095 bytes of text). Written directly by a caller with
     /// CAP_SETUID and CAP_SETGID, else by newuidmap(1) and newgidmap(1).
     pub fn ranges(uids: impl IntoIterator<Item = IdRange>, gids: impl IntoIterator<Item = IdRange>) -> IdMap {
         let kind = Kind::Ranges { uids: uids.into_iter().collect(), gids: gids.into_iter().collect() };
@@ -197,6 +200,13 @@ fn check(what: &str, ranges: &[IdRange], defects: &mut Vec<Defect>) {
         defects.push(Defect::new(
             format!("the {what} map has {} ranges", ranges.len()),
             format!("1 to {MAX_EXTENTS} ranges (user_namespaces(7))"),
+        ));
+    }
+    let bytes = Resolved::text(ranges).len();
+    if ranges.len() <= MAX_EXTENTS && bytes > MAX_TEXT {
+        defects.push(Defect::new(
+            format!("the {what} map takes {bytes} bytes of text, and the kernel reads {MAX_TEXT}"),
+            "fewer ranges, or smaller numbers",
         ));
     }
     let mut sides: [Vec<(u64, u64)>; 2] = Default::default();

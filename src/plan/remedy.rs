@@ -142,10 +142,9 @@ fn clone(flags: u64, errno: Errno) -> Remedy {
             LimitReached,
             match setting("user/max_user_namespaces") {
                 Some(0) => "sysctl user.max_user_namespaces=15000 (it is 0: user namespaces are switched off here)".to_owned(),
-                _ => "higher limits in /proc/sys/user/max_*_namespaces, or fewer sandboxes of this user".to_owned(),
+                _ => "higher limits in /proc/sys/user/max_*_namespaces, fewer sandboxes of this user, or less nesting (the kernel allows 32 levels)".to_owned(),
             },
         ),
-        Errno::EUSERS => say(LimitReached, "less nesting: the kernel allows 32 levels of user and pid namespaces"),
         Errno::EAGAIN => say(LimitReached, "a higher RLIMIT_NPROC (ulimit -u) or pids.max of the host's cgroup"),
         Errno::ENOMEM => say(LimitReached, "more memory, or a pid namespace whose init still lives"),
         Errno::EINVAL => say(NotSupported, "a kernel with these namespaces: each can be inherited instead (Namespaces)"),

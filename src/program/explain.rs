@@ -64,7 +64,12 @@ impl Display for Op<'_> {
         match *self {
             Op::Clone { flags } => write!(f, "clone the shim into new namespaces: {}", Kinds(flags)),
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
-                let text = |map: &[u8]| String::from_utf8_lossy(map).trim().replace('\n', ", ");
+                let text = |map: &[u8]| {
+                    let lines: Vec<_> = map.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+                    let shown = lines.iter().take(4).map(|line| line.escape_ascii().to_string());
+                    let more = if lines.len() > 4 { format!(", … ({} ranges)", lines.len()) } else { String::new() };
+                    shown.collect::<Vec<_>>().join(", ") + &more
+                };
                 write!(f, "map ids{}: uid {}; gid {}", on(helper, " by newuidmap and newgidmap"), text(uid), text(gid))?;
                 f.write_str(on(deny_setgroups, "; setgroups denied"))
             }

@@ -105,6 +105,8 @@ impl RootFs {
             return Ok(kept);
         }
         builder.op(Op::PrivateMounts {});
+        // before the scratch, which would else be part of what is cloned
+        let host = if let Base::Host = self.base { Some(grab(Path::new("/"), builder)?) } else { None };
         let (bytes, inodes) = match self.effective_upper() {
             Upper::Discard { bytes, inodes } => (bytes.get(), *inodes),
             _ => (0, 0),
@@ -117,7 +119,7 @@ impl RootFs {
         });
         match &self.base {
             Base::Host => {
-                let slot = grab(Path::new("/"), builder)?;
+                let slot = host.unwrap_or(Slot::NONE);
                 builder.op(Op::RootTree { slot, set: SET | MOUNT_ATTR_RDONLY, recursive: 1 });
             }
             Base::Empty => {

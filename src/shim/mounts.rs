@@ -103,6 +103,7 @@ pub fn attach(
 pub fn place(state: &mut State, tree: i32, over: i32, at: At<'_>, change: &Change) -> Result<i32> {
     if !state.may(without::MOUNT_API) {
         bind_classic(tree, over, true)?;
+        uncover(state, at)?;
         change_classic(state, at, change)?;
         return at.open(state);
     }
@@ -112,6 +113,22 @@ pub fn place(state: &mut State, tree: i32, over: i32, at: At<'_>, change: &Chang
         change_classic(state, at, change)?;
     }
     Ok(tree)
+}
+
+/// A recursive bind of the host's `/` copies the scratch that lies over it, too.
+fn uncover(state: &State, at: At<'_>) -> Result<()> {
+    let scratch = call::fstat(state.scratch)?.dev();
+    loop {
+        let top = at.open(state)?;
+        let covered = call::fstat(top)?.dev() == scratch;
+        if covered {
+            call::umount2(ProcFd::new(top).as_cstr(), MNT_DETACH)?;
+        }
+        call::close(top)?;
+        if !covered {
+            return Ok(());
+        }
+    }
 }
 
 /// mount_setattr(2) of a tree; false when the kernel does not have it.

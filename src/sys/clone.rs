@@ -20,8 +20,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// A program to start in new namespaces.
 ///
 /// The program sees the descriptor [`channel`](CloneExec::channel) as number 3 and
-/// no other, blocked signals all, signal handlers none, one empty argument and no
-/// environment: it is meant for a small launcher that is told the rest over the
+/// no other, blocked signals all, signal handlers none (ignored signals stay ignored),
+/// one empty argument and no environment: it is meant for a small launcher that is told the rest over the
 /// channel.
 ///
 /// ```
@@ -83,12 +83,16 @@ impl<'a> CloneExec<'a> {
     ///
     /// # Errors
     /// Those of clone3(2) and execveat(2): `EPERM` (no right to make a namespace),
-    /// `ENOSPC` (a limit of `/proc/sys/user`), `EUSERS` (33 nested user namespaces),
+    /// `ENOSPC` (a limit of `/proc/sys/user`, or 33 nested user namespaces),
     /// `EACCES` (the program's file system is `noexec`, or `vm.memfd_noexec` forbids it),
-    /// `EAGAIN` (RLIMIT_NPROC, pids.max), `EINVAL` (`TIME`).
+    /// `EAGAIN` (RLIMIT_NPROC, pids.max), `EINVAL` (`TIME`; a flag that is no namespace).
     pub fn spawn(&self) -> Result<Cloned> {
         let joins = !self.joins.is_empty();
-        if self.namespaces.contains(NamespaceFlags::TIME) || joins && self.namespaces.contains(NamespaceFlags::PID) {
+        let kinds = NamespaceFlags::all().bits();
+        // retained foreign bits (CLONE_FILES) would let the child close the caller's descriptors
+        let foreign = self.namespaces.bits() & !kinds != 0 || self.joins.iter().any(|(_, kind)| kind & !kinds != 0);
+        let unable = NamespaceFlags::TIME | if joins { NamespaceFlags::PID } else { NamespaceFlags::empty() };
+        if foreign || self.namespaces.intersects(unable) {
             return Err(Errno::EINVAL);
         }
         let (at_clone, unshare) = if joins { (0, self.namespaces.bits()) } else { (self.namespaces.bits(), 0) };

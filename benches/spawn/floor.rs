@@ -1,0 +1,150 @@
+//! The floor: what the kernel asks for this work, and nothing else. One clone that
+//! shares this process's memory, the mounts by mount(2), no error messages, no
+//! supervision, no id-mapped layers, no `lo`, one line of id map.
+
+use crate::raw::{self, Stack};
+use crate::world::World;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The least work.
+pub struct Floor {
+    flags: i32,
+    uid_map: CString,
+    gid_map: CString,
+    scratch: CString,
+    overlay: CString,
+    program: CString,
+    stack: Stack,
+}
+
+/// The namespaces of every row; the network is what costs most, so it can be left out.
+pub const NAMESPACES: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNET;
+
+fn c_string(bytes: &[u8]) -> CString {
+    CString::new(bytes).expect("paths of this benchmark have no NUL")
+}
+
+fn c_path(path: &Path) -> CString {
+    c_string(path.as_os_str().as_bytes())
+}
+
+impl Floor {
+    pub fn new(world: &World, program: &str, net: bool) -> Floor {
+        // SAFETY: these two take nothing and cannot fail.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let overlay = format!(
+            "lowerdir={}:{},upperdir=upper,workdir=work,userxattr",
+            world.layers[1].display(),
+            world.layers[0].display()
+        );
+        Floor {
+            flags: if net { NAMESPACES } else { NAMESPACES & !libc::CLONE_NEWNET },
+            uid_map: c_string(format!("0 {uid} 1").as_bytes()),
+            gid_map: c_string(format!("0 {gid} 1").as_bytes()),
+            scratch: c_path(&world.scratch),
+            overlay: c_string(overlay.as_bytes()),
+            program: c_string(program.as_bytes()),
+            stack: Stack::new(),
+        }
+    }
+
+    /// Starts one; gives its pid. What fails before the program shows in its exit code.
+    pub fn spawn(&mut self) -> io::Result<i32> {
+        let flags = self.flags;
+        let argument = std::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: `child` makes system calls only, and reads this `Floor` while this
+        // frame sleeps.
+        let pid = unsafe { raw::vfork(flags, &mut self.stack, child, argument) };
+        if pid < 0 { Err(io::Error::from_raw_os_error(-pid as i32)) } else { Ok(pid as i32) }
+    }
+
+    /// Starts one and waits for its end.
+    pub fn run(&mut self) -> io::Result<()> {
+        match wait(self.spawn()?)? {
+            0 => Ok(()),
+            status => Err(io::Error::other(format!("step {} of the set-up failed", status >> 8))),
+        }
+    }
+}
+
+/// wait4(2).
+pub fn wait(pid: i32) -> io::Result<i32> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int.
+    match unsafe { libc::waitpid(pid, &mut status, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(status),
+    }
+}
+
+/// # Safety
+/// For `Floor::spawn` only.
+unsafe extern "C" fn child(argument: *mut u8) -> ! {
+    // SAFETY: `spawn` passes its own `Floor`, which nobody writes while it sleeps.
+    let floor = unsafe { &*argument.cast::<Floor>() };
+    // SAFETY: each pointer is a C string of the binary or of the `Floor`.
+    let failed = unsafe { set_up(floor) };
+    // SAFETY: the child ends.
+    unsafe { raw::call(libc::SYS_exit_group, failed, 0, 0, 0, 0) };
+    unreachable!()
+}
+
+/// The number of the step that failed.
+///
+/// # Safety
+/// In the child only.
+#[inline(always)]
+unsafe fn set_up(floor: &Floor) -> usize {
+    const NULL: usize = 0;
+    let mut step = 0;
+    macro_rules! call {
+        ($n:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {{
+            step += 1;
+            // SAFETY: the caller of `set_up` answers.
+            let ret = unsafe { raw::call(libc::$n, $a as usize, $b as usize, $c as usize, $d as usize, $e as usize) };
+            if ret < 0 {
+                return step;
+            }
+            ret
+        }};
+    }
+    macro_rules! put {
+        ($path:literal, $text:expr) => {{
+            let text = $text;
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let fd = call!(SYS_openat, libc::AT_FDCWD, $path.as_ptr(), flags, 0, 0);
+            call!(SYS_write, fd, text.as_ptr(), text.count_bytes(), 0, 0);
+        }};
+    }
+    put!(c"/proc/self/uid_map", floor.uid_map.as_c_str());
+    put!(c"/proc/self/setgroups", c"deny");
+    put!(c"/proc/self/gid_map", floor.gid_map.as_c_str());
+    // a mount namespace of a new user namespace receives mounts of the host, but only
+    // into the old root, which is dropped
+    let size = c"size=16m,nr_inodes=1024,mode=755";
+    call!(SYS_mount, c"s".as_ptr(), floor.scratch.as_ptr(), c"tmpfs".as_ptr(), NULL, size.as_ptr());
+    call!(SYS_chdir, floor.scratch.as_ptr(), NULL, NULL, NULL, NULL);
+    call!(SYS_mkdirat, libc::AT_FDCWD, c"upper".as_ptr(), 0o755, NULL, NULL);
+    call!(SYS_mkdirat, libc::AT_FDCWD, c"work".as_ptr(), 0o755, NULL, NULL);
+    call!(SYS_mkdirat, libc::AT_FDCWD, c"root".as_ptr(), 0o755, NULL, NULL);
+    let nosuid = libc::MS_NOSUID | libc::MS_NODEV;
+    call!(SYS_mount, c"o".as_ptr(), c"root".as_ptr(), c"overlay".as_ptr(), nosuid, floor.overlay.as_ptr());
+    call!(SYS_chdir, c"root".as_ptr(), NULL, NULL, NULL, NULL);
+    call!(SYS_mount, c"p".as_ptr(), c"proc".as_ptr(), c"proc".as_ptr(), nosuid | libc::MS_NOEXEC, NULL);
+    // the old root ends up on top of the new one
+    call!(SYS_pivot_root, c".".as_ptr(), c".".as_ptr(), NULL, NULL, NULL);
+    call!(SYS_umount2, c".".as_ptr(), libc::MNT_DETACH, NULL, NULL, NULL);
+    call!(SYS_chdir, c"/".as_ptr(), NULL, NULL, NULL, NULL);
+    let argv = [floor.program.as_ptr(), std::ptr::null()];
+    let envp: [*const i8; 1] = [std::ptr::null()];
+    call!(SYS_execve, floor.program.as_ptr(), argv.as_ptr(), envp.as_ptr(), NULL, NULL);
+    step
+}
