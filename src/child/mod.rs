@@ -14,7 +14,8 @@ use crate::program::{REPORT_MAX, Report, Request};
 use crate::rootfs::Kept;
 use crate::sys::kernel::abi::SIGKILL;
 use crate::sys::pidfd::PidFd;
-use crate::sys::{Errno, namespace, socket};
+use crate::sys::{Errno, socket};
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
@@ -87,14 +88,21 @@ impl Child {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the sandbox has ended.
     pub fn namespace(&self, kind: NamespaceKind) -> Result<Namespace> {
-        let fd = namespace::open_of(self.pid, kind.flag()).map_err(|errno| {
+        // The shim itself stays outside of a time namespace, and of a pid namespace that it
+        // joined: those its children are in are meant.
+        let name = match kind {
+            NamespaceKind::Time | NamespaceKind::Pid => format!("{}_for_children", kind.file_name()),
+            _ => kind.file_name().to_owned(),
+        };
+        let fd = File::open(format!("/proc/{}/ns/{name}", self.pid)).map_err(|e| {
+            let errno = Errno(e.raw_os_error().unwrap_or(libc::EIO));
             Error::call(format!("open the {} namespace of the sandbox {}", kind.file_name(), self.pid), errno)
         })?;
         // the pid is still ours as long as we have not reaped it
         if self.exit.is_some() {
             return Err(Error::new(ErrorKind::NotFound, "the sandbox has ended, and its namespaces with it"));
         }
-        Ok(Namespace::from_fd(fd, format!("{} of sandbox {}", kind.file_name(), self.pid)))
+        Ok(Namespace::from_fd(fd.into(), format!("{} of sandbox {}", kind.file_name(), self.pid)))
     }
 
     /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first, as `std` does.

@@ -98,7 +98,7 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
             NotFound,
             "a target that exists: it is missing, and would have to be made in a directory of the host, which is never written; RootFs::dir or RootFs::overlay make it in the sandbox",
         ),
-        (Op::Attach { .. } | Op::NewFs { .. }, Errno::ENOTDIR | Errno::EEXIST | Errno::ELOOP) => say(
+        (Op::Attach { .. } | Op::NewFs { .. }, Errno::ENOTDIR | Errno::EISDIR | Errno::EEXIST | Errno::ELOOP) => say(
             NotFound,
             "a target of the source's kind: a directory for a directory, a file for a file, and no link that leads nowhere",
         ),

@@ -71,11 +71,6 @@ impl Builder {
         Slot(LOCAL + self.local - 1)
     }
 
-    /// How many descriptors can still be sent, and how many slots the shim has left.
-    pub fn room(&self) -> (u16, u16) {
-        (LOCAL - self.sent, LOCAL - self.local)
-    }
-
     /// The Program, for a kernel with all features but `without`.
     pub fn finish(mut self, without: u32, fault: Option<u32>) -> Program {
         let mut bytes = self.parent.0;

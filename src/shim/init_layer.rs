@@ -13,8 +13,8 @@ use crate::program::wire::codec::Slot;
 use crate::program::wire::op::without;
 use crate::state::State;
 use crate::sys::kernel::abi::*;
-use crate::sys::kernel::path::{Canonical, walk};
-use crate::sys::kernel::{Errno, Result, call, path};
+use crate::sys::kernel::path::{self, Canonical, Walk, walk};
+use crate::sys::kernel::{Errno, Result, call};
 use core::ffi::CStr;
 
 /// Mounts the view.
@@ -54,32 +54,37 @@ fn adopting(state: &mut State, path: &CStr, f: impl Fn(&State) -> Result<()>) ->
 /// have but owned by root inside, and mounts the view anew, which then merges them.
 fn adopt(state: &mut State, path: &CStr) -> Result<()> {
     let bytes = path.to_bytes();
-    for end in (1..=bytes.len()).filter(|&end| end == bytes.len() || bytes[end] == b'/') {
+    let parent = bytes.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    // the way to the entry, and (if it is a link, and followed) to where it leads
+    for way in [&bytes[..parent], bytes] {
         let mut canonical = Canonical::new();
-        match walk(state.view, &bytes[..end], true, &mut canonical) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => break,
-            answer => answer?,
-        }
-        let stat = call::statx(state.view, canonical.as_cstr(), AT_SYMLINK_NOFOLLOW)?;
-        if stat.kind() != S_IFDIR {
-            break;
-        }
-        // a link on the way may lead to a place whose own parents are not there yet
+        walk(state.view, way, Walk::Missing, &mut canonical)?;
         let names = canonical.as_cstr().to_bytes();
         for cut in (1..=names.len()).filter(|&cut| cut == names.len() || names[cut] == b'/') {
-            path::name_cstr(&names[..cut], |prefix| {
-                let mode = call::statx(state.view, prefix, AT_SYMLINK_NOFOLLOW)?.mode as u32 & 0o7777;
-                match call::mkdirat(state.init, prefix, mode) {
-                    Ok(_) | Err(Errno::EEXIST) => Ok(()),
-                    Err(errno) => Err(errno),
-                }
-            })?;
+            let found = path::name_cstr(&names[..cut], |prefix| adopt_one(state, prefix));
+            match found {
+                Ok(true) => {}
+                Ok(false) | Err(Errno::ENOENT) => break,
+                Err(errno) => return Err(errno),
+            }
         }
     }
     call::close(state.view)?;
     overlay::unmount(state, c"view")?;
     call::unlinkat(state.scratch, c"view", AT_REMOVEDIR)?;
     mount_view(state)
+}
+
+/// True when it is a directory, which the init layer then has too.
+fn adopt_one(state: &State, path: &CStr) -> Result<bool> {
+    let stat = call::statx(state.view, path, AT_SYMLINK_NOFOLLOW)?;
+    if stat.kind() != S_IFDIR {
+        return Ok(false);
+    }
+    match call::mkdirat(state.init, path, stat.mode as u32 & 0o7777) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(true),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Takes the view away; the init layer stays, as a lower layer to be.
@@ -167,7 +172,7 @@ pub fn hide(state: &mut State, path: &CStr) -> Result<()> {
 
 fn make_hide(state: &State, path: &CStr) -> Result<()> {
     let mut canonical = Canonical::new();
-    match walk(state.view, path.to_bytes(), false, &mut canonical) {
+    match walk(state.view, path.to_bytes(), Walk::NoFollow, &mut canonical) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         answer => answer?,
     }
@@ -220,7 +225,7 @@ fn make_opaque(state: &State, path: &CStr) -> Result<()> {
         return Ok(());
     }
     let mut canonical = Canonical::new();
-    walk(state.view, path.to_bytes(), true, &mut canonical)?;
+    walk(state.view, path.to_bytes(), Walk::Follow, &mut canonical)?;
     let dir = call::openat(state.view, canonical.as_cstr(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)?;
     copy_up(dir)?;
     let own = call::openat(state.init, canonical.as_cstr(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)?;

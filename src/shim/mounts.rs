@@ -8,7 +8,8 @@ use crate::program::wire::op::{missing, without};
 use crate::root::Decimal;
 use crate::state::State;
 use crate::sys::kernel::abi::*;
-use crate::sys::kernel::{Errno, Result, call, path};
+use crate::sys::kernel::path::{self, Canonical, Walk, walk};
+use crate::sys::kernel::{Errno, Result, call};
 use core::ffi::CStr;
 
 /// What a source must be, as the library saw it; 0 for anything.
@@ -92,6 +93,11 @@ pub fn attach(
 ) -> Result<()> {
     let tree = state.get(slot)?;
     if let Some(over) = target_fd(state, target, directory, missing)? {
+        match (directory, call::fstat(over)?.kind() == S_IFDIR) {
+            (true, false) => return Err(Errno::ENOTDIR),
+            (false, true) => return Err(Errno::EISDIR),
+            _ => {}
+        }
         place(state, tree, over, At { root: state.root, path: target }, change)?;
         call::close(over)?;
     }
@@ -496,39 +502,38 @@ fn target_fd(state: &State, target: &CStr, directory: bool, missing: u32) -> Res
     }
 }
 
-/// Makes a target and the directories on the way to it, but only in file systems
-/// that this Program has made: never in the host's, which may be mounted there.
+/// Makes a target and the directories on the way to it (also where a link leads that
+/// leads nowhere yet), but only in file systems that this Program has made: never in
+/// the host's, which may be mounted there.
 pub fn create(state: &State, root: i32, target: &CStr, directory: bool) -> Result<i32> {
-    let bytes = target.to_bytes();
-    let mut parent = call::fcntl(root, F_DUPFD_CLOEXEC, 0)?;
-    let mut at = 0;
-    loop {
-        while bytes.get(at) == Some(&b'/') {
-            at += 1;
-        }
-        if at == bytes.len() {
-            return Ok(parent);
-        }
-        let end = bytes[at..].iter().position(|b| *b == b'/').map_or(bytes.len(), |n| at + n);
-        let last = bytes[end..].iter().all(|b| *b == b'/');
-        let open = || path::name_cstr(&bytes[..end], |prefix| state.in_root(root, prefix, 0));
-        let next = match open() {
-            Err(Errno::ENOENT) => {
-                if !state.is_own(call::fstat(parent)?.dev()) {
-                    return Err(Errno::EROFS);
-                }
-                path::name_cstr(&bytes[at..end], |name| match directory || !last {
-                    true => call::mkdirat(parent, name, 0o755),
-                    false => call::mknodat(parent, name, S_IFREG | 0o644, 0),
-                })?;
-                open()?
-            }
-            answer => answer?,
-        };
-        call::close(parent)?;
-        parent = next;
-        at = end;
+    let mut canonical = Canonical::new();
+    walk(root, target.to_bytes(), Walk::Missing, &mut canonical)?;
+    let mut at = call::fcntl(root, F_DUPFD_CLOEXEC, 0)?;
+    let mut names = canonical.as_cstr().to_bytes().split(|b| *b == b'/').peekable();
+    while let Some(name) = names.next() {
+        let wants_directory = directory || names.peek().is_some();
+        let next = path::name_cstr(name, |name| open_or_make(state, at, name, wants_directory));
+        call::close(at)?;
+        at = next?;
     }
+    Ok(at)
+}
+
+fn open_or_make(state: &State, dir: i32, name: &CStr, directory: bool) -> Result<i32> {
+    let open = || call::openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    match open() {
+        Err(Errno::ENOENT) => {}
+        answer => return answer,
+    }
+    if !state.is_own(call::fstat(dir)?.dev()) {
+        return Err(Errno::EROFS);
+    }
+    if directory {
+        call::mkdirat(dir, name, 0o755)?;
+    } else {
+        call::mknodat(dir, name, S_IFREG | 0o644, 0)?;
+    }
+    open()
 }
 
 /// Calls `f` with the directory part and the last name of a path.

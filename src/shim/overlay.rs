@@ -90,7 +90,8 @@ fn by_descriptor(state: &mut State, spec: &Spec<'_>) -> Result<Option<i32>> {
         }
         false => Ok(None),
     });
-    if made.is_err() {
+    if !matches!(made, Ok(Some(_))) {
+        // kept also when it is tried by name next: if that fails too, this is why
         state.message.read_log(fs);
     }
     call::close(fs)?;

@@ -6,16 +6,34 @@
 //! `leaks.rs`.
 #![forbid(unsafe_code)]
 
+mod child;
 mod common;
+mod errors;
 mod harness;
 mod identity;
 mod leaks;
+mod mounts;
 mod namespace;
+mod process;
 mod rootfs;
+mod source;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Ok(pid_namespace) = std::env::var("BELLJAR_TEST_HOST_DIES") {
+        return match child::host_that_dies(&pid_namespace) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if std::env::var_os("BELLJAR_TEST_SPAWN_ONCE").is_some() {
+        errors::spawn_once();
+        return ExitCode::SUCCESS;
+    }
     // The shim's memfd, and the file in its place, are made once for the process: before
     // the first leak check. What fails here fails in the tests, with its reason.
     for features in [0, belljar::testing::feature::MEMFD_EXEC] {
@@ -23,5 +41,16 @@ fn main() -> ExitCode {
         drop(common::host().build().and_then(|sandbox| sandbox.status(&common::sh("true"))));
     }
     belljar::testing::disable(0);
-    harness::run(&[harness::tests, leaks::tests, namespace::tests, identity::tests, rootfs::tests])
+    harness::run(&[
+        harness::tests,
+        leaks::tests,
+        source::tests,
+        namespace::tests,
+        identity::tests,
+        rootfs::tests,
+        mounts::tests,
+        process::tests,
+        child::tests,
+        errors::tests,
+    ])
 }

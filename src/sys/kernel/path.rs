@@ -32,7 +32,8 @@ pub fn open_in_root(root: i32, path: &CStr, flags: i32, use_openat2: bool) -> Re
         }
     }
     let mut canonical = Canonical::new();
-    walk(root, path.to_bytes(), flags & O_NOFOLLOW == 0, &mut canonical)?;
+    let how = if flags & O_NOFOLLOW == 0 { Walk::Follow } else { Walk::NoFollow };
+    walk(root, path.to_bytes(), how, &mut canonical)?;
     canonical.open(root, flags)
 }
 
@@ -102,9 +103,19 @@ impl Default for Canonical {
     }
 }
 
-/// Resolves `path` beneath `root`. The last component may be missing when
-/// `follow_last` is false; links in it are followed when true.
-pub fn walk(root: i32, path: &[u8], follow_last: bool, out: &mut Canonical) -> Result<()> {
+/// How a [`walk`] takes what it finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// Follows every link; everything must be there.
+    Follow,
+    /// Follows every link but the last component, which may also be missing.
+    NoFollow,
+    /// Follows every link, also one that leads nowhere yet; anything may be missing.
+    Missing,
+}
+
+/// Resolves `path` beneath `root`.
+pub fn walk(root: i32, path: &[u8], how: Walk, out: &mut Canonical) -> Result<()> {
     // What is still to be resolved: the unread tail of the path, behind the targets
     // of the links met so far, right-aligned so that a target can be put before it.
     let mut rest = [0u8; 2 * PATH_MAX];
@@ -135,14 +146,17 @@ pub fn walk(root: i32, path: &[u8], follow_last: bool, out: &mut Canonical) -> R
             }
             name => out.push(name)?,
         }
-        if last && !follow_last {
+        if last && how == Walk::NoFollow {
             return Ok(());
         }
-        let fd = out.open(root, O_PATH)?;
+        let fd = match out.open(root, O_PATH) {
+            Err(Errno::ENOENT) if how == Walk::Missing => continue,
+            answer => answer?,
+        };
         let kind = call::fstat(fd).map(|s| s.kind());
         let mut target = [0u8; PATH_MAX];
         let link = match kind {
-            Ok(S_IFLNK) => Some(call::readlinkat(fd, c"", &mut target)),
+            Ok(S_IFLNK) => Some(read_link(fd, &mut target)),
             Ok(S_IFDIR) => None,
             Ok(_) if !last => Some(Err(Errno::ENOTDIR)),
             Ok(_) => None,
@@ -167,6 +181,18 @@ pub fn walk(root: i32, path: &[u8], follow_last: bool, out: &mut Canonical) -> R
             rest[at..at + target.len()].copy_from_slice(target);
         }
     }
+}
+
+/// Reads a link, but no magic one (`/proc/PID/fd/N`, `cwd`, `root`, `exe`): what that
+/// leads to is not what its text says. Plain links of procfs are relative (`self/mounts`).
+fn read_link(fd: i32, target: &mut [u8]) -> Result<usize> {
+    let len = call::readlinkat(fd, c"", target)?;
+    let text = &target[..len];
+    let procfs = call::fstatfs(fd)?.f_type == PROC_SUPER_MAGIC;
+    if procfs && (text.first() == Some(&b'/') || text.contains(&b':')) {
+        return Err(Errno::ELOOP);
+    }
+    Ok(len)
 }
 
 /// Calls `f` with `name` as a C string of at most `PATH_MAX` bytes.
