@@ -153,12 +153,16 @@ impl Sandbox {
     }
 }
 
-/// The feature whose absence an error tells of: overlayfs takes id-mapped layers since
-/// Linux 5.19 only, and answers EINVAL before.
+/// The feature whose absence an error tells of, if it was used.
 fn lacks(error: &Error, without: u32) -> Option<u32> {
-    let overlay = error.step().is_some_and(|step| matches!(step.name(), "overlay" | "init-begin"));
-    let invalid = error.raw_os_error() == Some(libc::EINVAL);
-    (overlay && invalid && without & without::IDMAPPED == 0).then_some(without::IDMAPPED)
+    let feature = match (error.step()?.name(), error.raw_os_error()?) {
+        // overlayfs takes id-mapped layers since Linux 5.19 only
+        ("overlay" | "init-begin", libc::EINVAL) => without::IDMAPPED,
+        // a security module that lets memfds be made but not executed
+        ("clone", libc::EACCES) => without::MEMFD_EXEC,
+        _ => return None,
+    };
+    (without & feature == 0).then_some(feature)
 }
 
 fn lacking() -> u32 {

@@ -88,12 +88,8 @@ impl Child {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the sandbox has ended.
     pub fn namespace(&self, kind: NamespaceKind) -> Result<Namespace> {
-        // The shim itself stays outside of a time namespace, and of a pid namespace that it
-        // joined: those its children are in are meant.
-        let name = match kind {
-            NamespaceKind::Time | NamespaceKind::Pid => format!("{}_for_children", kind.file_name()),
-            _ => kind.file_name().to_owned(),
-        };
+        // The shim itself stays outside of a pid namespace that it joined: its children's is meant.
+        let name = if kind == NamespaceKind::Pid { "pid_for_children" } else { kind.file_name() };
         let fd = File::open(format!("/proc/{}/ns/{name}", self.pid)).map_err(|e| {
             let errno = Errno(e.raw_os_error().unwrap_or(libc::EIO));
             Error::call(format!("open the {} namespace of the sandbox {}", kind.file_name(), self.pid), errno)

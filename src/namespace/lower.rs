@@ -95,11 +95,11 @@ impl Namespaces {
             builder.op(Op::Unshare { kind: rest.bits() });
         }
         let enters_by_fork = rest.contains(NamespaceFlags::PID) || matches!(self.pid, Pid::Join(_)) && payload_is_init;
+        if let Time::New { monotonic, boottime } = self.time {
+            builder.op(Op::Clocks { offsets: &offsets(monotonic, boottime) });
+        }
         if enters_by_fork {
             builder.op(Op::Relaunch {});
-        }
-        if let Time::New { monotonic, boottime } = self.time {
-            builder.op(Op::Clocks { offsets: &offsets(monotonic, boottime), enter: payload_is_init.into() });
         }
         builder.op(self.setup_ids(host, ids));
         if let Uts::New { hostname, domainname } = &self.uts {

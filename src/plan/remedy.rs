@@ -74,6 +74,9 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
             say(NotSupported, "a file of the kind's own, as /proc/PID/ns has it; a pid namespace that is the caller's or below it")
         }
         (Op::Unshare { .. } | Op::Clocks { .. }, Errno::EPERM) => restricted_user_namespaces(),
+        (Op::Unshare { .. } | Op::Clocks { .. }, Errno::ENOSPC) => {
+            say(LimitReached, "higher limits in /proc/sys/user/max_*_namespaces, or this kind inherited (Namespaces)")
+        }
         (Op::Clocks { .. }, Errno::EINVAL) => say(NotSupported, "Time::Inherit: this kernel has no time namespaces (Linux 5.6)"),
         (Op::Clocks { .. }, Errno::ERANGE) => say(InvalidSpec, "offsets that leave both clocks positive and below 146 years"),
         (Op::Clocks { .. }, Errno::ENOENT) => say(NotSupported, "a host with /proc, or Time::Inherit"),

@@ -79,10 +79,9 @@ impl Display for Op<'_> {
             }
             Op::Join { kind, name, .. } | Op::JoinFirst { kind, name, .. } => write!(f, "join the {} namespace {}", Kinds(kind), show(name)),
             Op::Unshare { kind } => write!(f, "unshare: {}", Kinds(kind)),
-            Op::Clocks { offsets, enter } => {
+            Op::Clocks { offsets } => {
                 let text = String::from_utf8_lossy(offsets).trim().replace('\n', ", ");
-                write!(f, "new time namespace, offsets: {}", if text.is_empty() { "none" } else { &text })?;
-                f.write_str(on(enter, "; enter it"))
+                write!(f, "new time namespace, offsets: {}", if text.is_empty() { "none" } else { &text })
             }
             Op::Relaunch {} => f.write_str("go on as PID 1 of the new pid namespace"),
             Op::SetupIds { uid, gid, drop_groups } => {

@@ -45,7 +45,7 @@ pub enum Upper {
     /// A tmpfs, gone with the sandbox.
     ///
     /// Before Linux 6.6 a tmpfs has no `user.` attributes, and a sandbox in a user
-    /// namespace cannot replace a directory of a layer by a new one of the same name (`EIO`).
+    /// namespace cannot remove a directory of a layer, or replace it by a new one (`EIO`).
     Discard {
         /// The most that can be written.
         bytes: Bytes,

@@ -9,29 +9,34 @@ use crate::sys::kernel::{Errno, Result, call, vfork};
 
 /// setns(2) into the namespace in a slot.
 pub fn join(state: &mut State, kind: u64, fd: Slot) -> Result<()> {
+    if kind == CLONE_NEWNS && state.proc_self < 0 {
+        // the /proc that will be seen then need not know this process
+        state.proc_self = call::openat(AT_FDCWD, c"/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC, 0).unwrap_or(-1);
+    }
     call::setns(state.get(fd)?, kind)?;
     state.release(fd);
     Ok(())
 }
 
 /// A new time namespace with these offsets (time_namespaces(7)). They can be
-/// written only while nobody is inside; the creator itself stays outside, and only
-/// its children enter, unless it joins by setns.
-pub fn clocks(offsets: &[u8], enter: bool) -> Result<()> {
+/// written only while nobody is inside: the creator itself stays outside until it
+/// joins by setns. It has to, for before Linux 6.3 a process that is not in the time
+/// namespace of its children cannot clone with shared memory (EINVAL).
+pub fn clocks(state: &mut State, offsets: &[u8]) -> Result<()> {
     call::unshare(CLONE_NEWTIME)?;
+    if state.proc_self < 0 {
+        state.proc_self = call::openat(AT_FDCWD, c"/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC, 0)?;
+    }
     if !offsets.is_empty() {
-        let fd = call::openat(AT_FDCWD, c"/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC, 0)?;
+        let fd = call::openat(state.proc_self, c"timens_offsets", O_WRONLY | O_CLOEXEC, 0)?;
         let written = call::write_all(fd, offsets);
         call::close(fd)?;
         written?;
     }
-    if enter {
-        let fd = call::openat(AT_FDCWD, c"/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC, 0)?;
-        let joined = call::setns(fd, CLONE_NEWTIME);
-        call::close(fd)?;
-        joined?;
-    }
-    Ok(())
+    let fd = call::openat(state.proc_self, c"ns/time_for_children", O_RDONLY | O_CLOEXEC, 0)?;
+    let joined = call::setns(fd, CLONE_NEWTIME);
+    call::close(fd)?;
+    joined.map(drop)
 }
 
 /// After unshare(CLONE_NEWPID) only children are in the new namespace. Goes on as

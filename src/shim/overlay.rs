@@ -110,7 +110,7 @@ fn configure(state: &State, spec: &Spec<'_>, fs: i32) -> Result<bool> {
     let layers = (0..spec.count as u16).rev().map(|i| state.get(Slot(spec.first.0 + i)));
     for layer in init.map(Ok).into_iter().chain(layers) {
         match call::fsconfig_fd(fs, c"lowerdir+", layer?) {
-            Err(Errno::EINVAL | Errno::EBADF) if first => return Ok(false),
+            Err(Errno::EINVAL | Errno::EBADF | Errno::EOPNOTSUPP) if first => return Ok(false),
             answer => answer?,
         }
         first = false;

@@ -3,9 +3,8 @@
 use crate::CONTROL;
 use crate::program::wire::codec::{Slot, Strings};
 use crate::program::wire::op::without;
-use crate::program::wire::report::Report;
 use crate::run::{self, Ops};
-use crate::state::{State, report};
+use crate::state::State;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::raw::syscall;
 use crate::sys::kernel::vfork::{Stack, vfork};
@@ -47,7 +46,6 @@ pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slo
     if FAILED.load(Ordering::Relaxed) {
         call::exit_group(125); // the child has reported
     }
-    report(Report::Started { pid }, &[]);
     watched.watch(pid)
 }
 

@@ -66,7 +66,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
 
         Op::Join { kind, fd, name: _ } => identity::join(state, kind, fd),
         Op::Unshare { kind } => call::unshare(kind).map(drop),
-        Op::Clocks { offsets, enter } => identity::clocks(offsets, enter != 0),
+        Op::Clocks { offsets } => identity::clocks(state, offsets),
         Op::Relaunch {} => identity::relaunch(),
         Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),
         Op::Hostname { name } => call::sethostname(name.to_bytes()).map(drop),

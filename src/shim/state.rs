@@ -18,6 +18,8 @@ pub struct State {
     pub slots: Slots,
     /// Features not to be used (`wire::op::without`), extended when the kernel lacks one.
     pub without: u32,
+    /// This process in the /proc of the host, when it is needed.
+    pub proc_self: i32,
     /// The tmpfs in which the root is put together.
     pub scratch: i32,
     /// The new root.
@@ -45,6 +47,7 @@ impl State {
         State {
             slots,
             without,
+            proc_self: -1,
             scratch: -1,
             root: -1,
             view: -1,

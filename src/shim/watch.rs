@@ -45,7 +45,7 @@ impl Watched {
         Ok(Watched { host, signals, children, lock, init })
     }
 
-    /// Watches until the payload, the host or the handle is gone.
+    /// Lets go of everything else, reports the start, and watches until the payload, the host or the handle is gone.
     pub fn watch(self, payload: i32) -> ! {
         let Watched { host, signals, children, lock, init } = self;
         // Each copy lands above the fixed numbers first, lest it overwrite the next.
@@ -66,6 +66,7 @@ impl Watched {
         if let Ok((_, permitted, _)) = call::capget() {
             let _ = call::capset(permitted & (1 << CAP_KILL), 0);
         }
+        report(Report::Started { pid: payload }, &[]);
         let mut tree = Tree { payload, init, detached: false };
         loop {
             tree.turn();

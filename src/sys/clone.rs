@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A program to start in new namespaces.
 ///
-/// The program sees the descriptor [`channel`](CloneExec::channel) as number 3 and
+/// The program sees the descriptor `channel` as number 3 and
 /// no other, blocked signals all, signal handlers none (ignored signals stay ignored),
 /// one empty argument and no environment: it is meant for a small launcher that is told the rest over the
 /// channel.

@@ -188,7 +188,13 @@ pub fn run(domains: &[fn() -> Vec<Test>]) -> ExitCode {
     libtest_mimic::run(&arguments, tests.map(trial).collect()).exit_code()
 }
 
-/// A fresh directory below [`env::temp_dir`], mode 0755, removed with all in it on drop.
+/// Where temporary directories are made: on a file system that takes devices, set-uid bits
+/// and id maps, which a VM's /tmp does not.
+pub fn temp_dir() -> std::path::PathBuf {
+    env::var_os("VMTEST_SCRATCH").map_or_else(env::temp_dir, Into::into)
+}
+
+/// A fresh directory below [`temp_dir`], mode 0755, removed with all in it on drop.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -196,7 +202,7 @@ impl TempDir {
     pub fn new() -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (pid, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(format!("belljar-test-{pid}-{number}"));
+        let path = temp_dir().join(format!("belljar-test-{pid}-{number}"));
         fs::create_dir(&path)?;
         let made = Self(path);
         fs::set_permissions(made.path(), Permissions::from_mode(0o755))?; // whatever the umask

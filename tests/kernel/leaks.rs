@@ -176,7 +176,7 @@ impl Snapshot {
     fn add_files(&mut self) {
         let alone = env::var_os("BELLJAR_TEST_ALONE").is_some();
         let places = ["/tmp", "/dev/shm", "/var/tmp"].map(PathBuf::from);
-        let places = places.into_iter().chain([env::temp_dir()]);
+        let places = places.into_iter().chain([crate::harness::temp_dir()]);
         let places: BTreeSet<_> = places.flat_map(|place| place.canonicalize()).collect();
         for path in places.iter().flat_map(list) {
             let counts = alone || name(&path).contains("belljar");

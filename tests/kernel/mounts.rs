@@ -332,7 +332,15 @@ fn racing_link() -> Fallible<()> {
         Mount::tmpfs("/shared/name/sub").missing(Missing::Skip),
     ])?;
     let mut mounted = 0;
+    /// Ends the other thread however this one ends.
+    struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| -> Fallible<()> {
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             let swap = shared.path().join("swap");
             for i in 0.. {
@@ -347,19 +355,14 @@ fn racing_link() -> Fallible<()> {
                 }
             }
         });
-        let mut body = || -> Fallible<()> {
-            for _ in 0..rounds {
-                // whatever was there at that moment, it was beneath the sandbox's root
-                match sandbox.output(&sh("grep -c ' /shared/' /proc/mounts")) {
-                    Ok(output) => mounted += u32::from(text(&output).trim() != "0"),
-                    Err(error) => assert!(error.step().is_some_and(|s| s.name() == "new-fs"), "{error}"),
-                }
+        for _ in 0..rounds {
+            // whatever was there at that moment, it was beneath the sandbox's root
+            match sandbox.output(&sh("grep -c ' /shared/' /proc/mounts")) {
+                Ok(output) => mounted += u32::from(text(&output).trim() != "0"),
+                Err(error) => assert!(error.step().is_some_and(|s| s.name() == "new-fs"), "{error}"),
             }
-            Ok(())
-        };
-        let done = body();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        done
+        }
+        Ok(())
     })?;
     assert!(mounted > 0, "the race was never won either way");
     assert_eq!(fs::read_dir(outside.path().join("sub"))?.count(), 0);

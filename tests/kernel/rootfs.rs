@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("rootfs::empty_holds_only_the_mounts", USER, empty_holds_only_the_mounts),
         Test::new("rootfs::layers_merge_and_are_never_written", OVERLAY, layers_merge),
         Test::new("rootfs::layers_merge_in_the_hosts_user_namespace", ROOT, layers_merge_as_root),
+        Test::new("rootfs::directories_of_layers_can_be_replaced", OVERLAY, directories_of_layers_can_be_replaced),
         Test::new("rootfs::whiteouts_and_opaque_directories", OVERLAY, whiteouts),
         Test::new("rootfs::whiteouts_in_the_hosts_user_namespace", ROOT, whiteouts_as_root),
         Test::new("rootfs::whiteouts_follow_links_of_the_layers", OVERLAY, whiteouts_follow_links),
@@ -130,9 +131,9 @@ fn empty_holds_only_the_mounts() -> Fallible<()> {
 
 fn check_merge(layers: &Layers, sandbox: &Sandbox) -> Fallible<()> {
     let before = layers.state()?;
-    let script = "cat /shared/a /shared/only-low /shared/b; echo new > /shared/a; rm /shared/only-low; rm -r /deep; \
-                  mkdir /made; ls /shared | tr '\\n' ' '; cat /shared/a; ls /deep 2>/dev/null || echo gone";
-    assert_eq!(prints(sandbox, script)?, "highlowhigha b new\ngone");
+    let script = "cat /shared/a /shared/only-low /shared/b; echo new > /shared/a; rm /shared/only-low; \
+                  mkdir /made; ls /shared | tr '\\n' ' '; cat /shared/a";
+    assert_eq!(prints(sandbox, script)?, "highlowhigha b new");
     // and true for that sandbox only
     assert_eq!(prints(sandbox, "cat /shared/a; ls /deep")?, "higher");
     assert_eq!(layers.state()?, before);
@@ -142,6 +143,22 @@ fn check_merge(layers: &Layers, sandbox: &Sandbox) -> Fallible<()> {
 fn layers_merge() -> Fallible<()> {
     let layers = Layers::new()?;
     check_merge(&layers, &layers.sandbox(layers.root())?)
+}
+
+/// Removing a directory of a layer, and making one in its place, takes attributes that
+/// tmpfs has since Linux 6.6; a persistent upper has them anyway.
+fn directories_of_layers_can_be_replaced() -> Fallible<()> {
+    let layers = Layers::new()?;
+    let upper = TempDir::new()?;
+    let mut uppers = vec![Upper::Persist(upper.path().into())];
+    if Need::Kernel(6, 6).probe().is_ok() {
+        uppers.push(Upper::DEFAULT);
+    }
+    for upper in uppers {
+        let sandbox = layers.sandbox(layers.root().upper(upper))?;
+        assert_eq!(prints(&sandbox, "rm -r /deep; ls /deep 2>/dev/null || echo gone; mkdir -p /deep/er; ls /deep/er")?, "gone");
+    }
+    Ok(())
 }
 
 fn in_hosts_user_namespace(root: RootFs) -> Fallible<Sandbox> {

@@ -176,16 +176,13 @@ pub(super) enum Arg<'a> {
 pub(super) struct Remote {
     channel: OwnedFd,
     child: Cloned,
+    kinds: NamespaceFlags,
     buffer: u64,
 }
 
 impl Remote {
     /// Starts it in new namespaces of these kinds, and in a cgroup if one is given.
-    pub fn start(
-        program: BorrowedFd<'_>,
-        kinds: NamespaceFlags,
-        cgroup: Option<BorrowedFd<'_>>,
-    ) -> Result<Remote> {
+    pub fn start(program: BorrowedFd<'_>, kinds: NamespaceFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Remote> {
         let (channel, theirs) = socket::seqpacket_pair()?;
         let mut clone = CloneExec::new(program, theirs.as_fd()).namespaces(kinds);
         if let Some(cgroup) = cgroup {
@@ -193,7 +190,7 @@ impl Remote {
         }
         let child = clone.spawn()?;
         drop(theirs);
-        let mut remote = Remote { channel, child, buffer: 0 };
+        let mut remote = Remote { channel, child, kinds, buffer: 0 };
         remote.buffer = remote.receive()?;
         Ok(remote)
     }
@@ -201,6 +198,11 @@ impl Remote {
     /// Its number in the caller's pid namespace.
     pub fn pid(&self) -> i32 {
         self.child.pid
+    }
+
+    /// Whether it was started in new namespaces of these kinds.
+    pub fn is_in(&self, kinds: NamespaceFlags) -> bool {
+        self.kinds.contains(kinds)
     }
 
     /// Makes it perform a call.

@@ -106,8 +106,8 @@ ops! { 'a;
     Join = 10 { kind: u64, fd: Slot, name: &'a CStr }
     /// unshare what clone3 could not make.
     Unshare = 11 { kind: u64 }
-    /// Clock offsets (`clock seconds nanoseconds` lines); `enter`: move this process too.
-    Clocks = 12 { offsets: &'a [u8], enter: u32 }
+    /// A time namespace with these offsets (`clock seconds nanoseconds` lines).
+    Clocks = 12 { offsets: &'a [u8] }
     /// Continue as PID 1 of the pid namespace just unshared.
     Relaunch = 13 {}
     /// The ids under which the set-up works.

@@ -1,0 +1,254 @@
+//! Control groups: which hierarchies there are, and whether the caller may make groups
+//! below its own, attempted by making one and removing it.
+//!
+//! Contract: cgroups(7), `Documentation/admin-guide/cgroup-v2.rst`.
+
+use super::namespaces::errno;
+use super::remote::Remote;
+use super::{Bench, Finding, Outcome, Topic};
+use crate::host::mountinfo;
+use crate::sys::Errno;
+use crate::sys::namespace::NamespaceFlags;
+use procfs::process::MountInfo;
+use procfs::{FromRead, ProcessCGroup, ProcessCGroups};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// The caller's group in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Group {
+    /// What the hierarchy controls; empty for v2, whose groups say so themselves.
+    controllers: Vec<String>,
+    v2: bool,
+    directory: PathBuf,
+}
+
+pub(super) fn examine(bench: &mut Bench) {
+    let mounts = mountinfo::mounts().unwrap_or_default();
+    let ProcessCGroups(own) =
+        ProcessCGroups::from_file("/proc/thread-self/cgroup").unwrap_or(ProcessCGroups(Vec::new()));
+    let groups = groups(&mounts, &own);
+    bench.push(layout(&mounts, &groups));
+    let limiting = groups.iter().filter(|group| !group.controllers.iter().any(|name| name.contains('=')));
+    let made: Vec<_> = limiting.map(|group| (group, Made::new(&group.directory))).collect();
+    bench.push(making(&made));
+    let v2 = made.iter().find(|(group, _)| group.v2);
+    bench.push(starting(bench, v2));
+    bench.push(controllers(v2));
+}
+
+/// The caller's groups as far as they can be seen.
+fn groups(mounts: &[MountInfo], own: &[ProcessCGroup]) -> Vec<Group> {
+    let hierarchies = mounts.iter().filter(|mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2"));
+    let mut groups: Vec<Group> = Vec::new();
+    for group in hierarchies.filter_map(|mount| group(mount, own)) {
+        // a hierarchy may be mounted more than once
+        if !groups.iter().any(|other| other.v2 == group.v2 && other.controllers == group.controllers) {
+            groups.push(group);
+        }
+    }
+    groups
+}
+
+fn group(mount: &MountInfo, own: &[ProcessCGroup]) -> Option<Group> {
+    let v2 = mount.fs_type == "cgroup2";
+    let member = own.iter().find(|member| match (v2, member.hierarchy) {
+        (true, 0) => true,
+        (false, 1..) => !member.controllers.is_empty() && member.controllers.iter().all(|name| has_option(mount, name)),
+        _ => false,
+    })?;
+    // a mount may show a part of the hierarchy, and the group may be outside of it, or of
+    // the cgroup namespace (`/..`)
+    let path = Path::new(&member.pathname);
+    if path.starts_with("/..") {
+        return None;
+    }
+    let inner = path.strip_prefix(&mount.root).ok()?;
+    let controllers = if v2 { Vec::new() } else { member.controllers.clone() };
+    let mut directory = mount.mount_point.clone();
+    directory.extend(inner);
+    Some(Group { controllers, v2, directory })
+}
+
+/// `name=systemd` is an option with a value.
+fn has_option(mount: &MountInfo, name: &str) -> bool {
+    match name.split_once('=') {
+        None => mount.super_options.contains_key(name),
+        Some((key, value)) => mount.super_options.get(key).is_some_and(|v| v.as_deref() == Some(value)),
+    }
+}
+
+fn layout(mounts: &[MountInfo], groups: &[Group]) -> Finding {
+    const NAME: &str = "layout";
+    let has = |fstype| mounts.iter().any(|mount| mount.fs_type == fstype);
+    let v1: Vec<_> = groups.iter().filter(|group| !group.v2).map(|group| group.controllers.join(",")).collect();
+    let v2 = groups.iter().find(|group| group.v2).map(|group| group.directory.display().to_string());
+    let v2 = v2.unwrap_or_else(|| "a part of the hierarchy that is not mounted here".into());
+    let (outcome, detail) = match (has("cgroup"), has("cgroup2")) {
+        (false, true) => (Outcome::Works, format!("v2; the caller is in {v2}")),
+        (true, true) => (Outcome::Works, format!("hybrid: v1 for {}, and v2; the caller is in {v2}", v1.join(" "))),
+        (true, false) => (Outcome::Restricted, format!("v1 only: {}", v1.join(" "))),
+        (false, false) => (Outcome::Missing, "no cgroup file system is mounted".into()),
+    };
+    let finding = Finding::new(Topic::Cgroups, NAME, outcome, detail);
+    match outcome {
+        Outcome::Works => finding,
+        Outcome::Missing => finding.with_remedy("mount -t cgroup2 cgroup2 /sys/fs/cgroup, or sandboxes without limits"),
+        _ => finding.with_remedy(
+            "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified (Linux 4.5), to kill and freeze whole groups",
+        ),
+    }
+}
+
+/// A group made for an attempt; removed when dropped.
+struct Made(PathBuf);
+
+impl Made {
+    /// By a name that no other thread, process or container has, nor one that was killed here.
+    fn new(parent: &Path) -> io::Result<Made> {
+        let mut last = io::Error::from_raw_os_error(libc::EEXIST);
+        for number in 0..16 {
+            let path = parent.join(format!("belljar-doctor-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Made(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // a process that has just ended can keep it for a moment (EBUSY)
+        for _ in 0..100 {
+            match fs::remove_dir(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+fn making(made: &[(&Group, io::Result<Made>)]) -> Finding {
+    const NAME: &str = "own groups";
+    let name = |group: &Group| if group.v2 { "v2".to_owned() } else { group.controllers.join(",") };
+    let good: Vec<_> = made.iter().filter(|(_, made)| made.is_ok()).map(|(group, _)| name(group)).collect();
+    let bad: Vec<_> = made.iter().filter_map(|(group, made)| Some((*group, made.as_ref().err()?))).collect();
+    let Some((group, error)) = bad.first() else {
+        let detail = format!("mkdir(2) below the caller's: {}", good.join(" "));
+        return match good.is_empty() {
+            true => Finding::untried(Topic::Cgroups, NAME, "the caller's groups are not to be seen here"),
+            false => Finding::new(Topic::Cgroups, NAME, Outcome::Works, detail),
+        };
+    };
+    let errno = error.raw_os_error().map_or_else(|| error.to_string(), |e| Errno(e).to_string());
+    let outcome = if good.is_empty() { Outcome::Refused } else { Outcome::Restricted };
+    let names: Vec<_> = bad.iter().map(|(group, _)| name(group)).collect();
+    let detail = format!("mkdir(2) in {}: {errno}; refused for {}", group.directory.display(), names.join(" "));
+    let remedy = match (group.v2, error.raw_os_error()) {
+        (_, Some(libc::EROFS)) => "a writable /sys/fs/cgroup: in Docker --cgroupns=private with a writable bind of it",
+        (true, _) => "systemd-run --user --scope -p Delegate=yes, or Delegate=yes for the service",
+        (false, _) => "root, or a directory of each hierarchy given to the user",
+    };
+    Finding::new(Topic::Cgroups, NAME, outcome, detail).with_remedy(format!("{remedy}; or sandboxes without limits"))
+}
+
+fn starting(bench: &Bench, v2: Option<&(&Group, io::Result<Made>)>) -> Finding {
+    const NAME: &str = "start in a group";
+    let (Some((_, Ok(Made(path)))), Some(program)) = (v2, &bench.program) else {
+        return Finding::untried(Topic::Cgroups, NAME, "there is no v2 group of the caller's own to start one in");
+    };
+    let started = File::open(path)
+        .map_err(errno)
+        .and_then(|group| Remote::start(program.as_fd(), NamespaceFlags::empty(), Some(group.as_fd())));
+    let tried = "clone3(2) with CLONE_INTO_CGROUP";
+    Finding::attempt(Topic::Cgroups, NAME, tried, started.map(drop), |errno| match errno {
+        Errno::EACCES | Errno::EPERM => {
+            "write access to cgroup.procs of the nearest group around both: start from within the delegated group"
+                .into()
+        }
+        Errno::EBUSY => "a group whose subtree_control is empty".into(),
+        _ => "Linux 5.7; processes are moved after their start meanwhile".into(),
+    })
+}
+
+/// The controllers that limits are set by.
+const LIMITS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+fn controllers(v2: Option<&(&Group, io::Result<Made>)>) -> Finding {
+    const NAME: &str = "controllers";
+    let Some((group, Ok(Made(path)))) = v2 else {
+        return Finding::untried(Topic::Cgroups, NAME, "there is no v2 group of the caller's own");
+    };
+    let words = |path: PathBuf| -> Vec<String> {
+        fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    let (own, around) = (words(path.join("cgroup.controllers")), words(group.directory.join("cgroup.controllers")));
+    let files = ["cgroup.kill", "cgroup.freeze"].map(|file| (file, path.join(file).exists()));
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
+    let kill: Vec<_> = files.iter().map(|(name, there)| format!("{}{name}", if *there { "" } else { "no " })).collect();
+    let detail = format!("v2 below the caller's: {}; in it: {}; {}", list(&own), list(&around), kill.join(", "));
+    let finding = |outcome| Finding::new(Topic::Cgroups, NAME, outcome, detail.clone());
+    let useful = around.iter().filter(|name| LIMITS.contains(&name.as_str()) && !own.contains(name));
+    let missing: Vec<_> = useful.map(|name| format!("+{name}")).collect();
+    if !missing.is_empty() {
+        return finding(Outcome::Restricted).with_remedy(format!(
+            "echo {} > {}/cgroup.subtree_control, once no process is in that group itself",
+            missing.join(" "),
+            group.directory.display()
+        ));
+    }
+    if files.iter().any(|(_, there)| !there) {
+        return finding(Outcome::Restricted).with_remedy(
+            "Linux 5.14 for cgroup.kill, 5.2 for cgroup.freeze; processes are killed one by one meanwhile",
+        );
+    }
+    finding(Outcome::Works)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directories(mountinfo: &[&str], cgroup: &str) -> Vec<(bool, String)> {
+        let mounts: Vec<_> = mountinfo.iter().map(|line| MountInfo::from_line(line).expect("a line")).collect();
+        let ProcessCGroups(own) = ProcessCGroups::from_read(cgroup.as_bytes()).expect("lines of cgroup");
+        groups(&mounts, &own).into_iter().map(|g| (g.v2, g.directory.display().to_string())).collect()
+    }
+
+    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
+
+    #[test]
+    fn a_pure_v2_hierarchy() {
+        assert_eq!(directories(&[V2], "0::/user.slice/a b\n"), [(true, "/sys/fs/cgroup/user.slice/a b".into())]);
+        assert_eq!(directories(&[V2], "0::/\n"), [(true, "/sys/fs/cgroup".into())]);
+    }
+
+    #[test]
+    fn a_hybrid_by_controllers_whatever_their_order() {
+        let mounts = [
+            "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
+            "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd",
+            "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
+        ];
+        let found = directories(&mounts, "3:cpuacct,cpu:/a\n1:name=systemd:/b\n0::/c\n2:pids:/d\n");
+        let expected = [(false, "cpu,cpuacct/a"), (false, "systemd/b"), (true, "unified/c")];
+        assert_eq!(found, expected.map(|(v2, path)| (v2, format!("/sys/fs/cgroup/{path}"))));
+    }
+
+    #[test]
+    fn what_a_mount_does_not_show_is_not_guessed() {
+        const PART: &str = "30 23 0:26 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw";
+        assert_eq!(directories(&[PART], "0::/docker/1/x\n"), [(true, "/sys/fs/cgroup/x".into())]);
+        assert_eq!(directories(&[PART], "0::/docker/2\n"), []);
+        assert_eq!(directories(&[V2], "0::/../other\n"), []);
+        assert_eq!(directories(&[], "0::/\n"), []);
+        assert_eq!(directories(&[V2, V2], "0::/a\n").len(), 1, "one group, however often it is mounted");
+    }
+}
