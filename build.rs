@@ -109,11 +109,7 @@ fn compile(elf: &Path, linker: &Linker) -> Result<(), String> {
         }
     }
     let Output { status, stderr, .. } = command.output().map_err(|e| e.to_string())?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(String::from_utf8_lossy(&stderr).chars().take(2000).collect())
-    }
+    if status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&stderr).chars().take(2000).collect()) }
 }
 
 /// A linker option as the flavour spells it: behind `-Wl` for a compiler driver.

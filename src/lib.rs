@@ -1,4 +1,26 @@
-//! An embeddable Linux isolation SDK.
+//! An embeddable Linux isolation SDK: namespaces, layered root file systems and mounts,
+//! composed by a typed builder into a [`Sandbox`], whose [`spawn`](Sandbox::spawn) gives a
+//! [`Child`].
+//!
+//! ```no_run
+//! use belljar::{Command, Mount, RootFs, Sandbox};
+//!
+//! let sandbox = Sandbox::builder(RootFs::host()).mount(Mount::tmpfs("/srv")).build()?;
+//! let output = sandbox.output(Command::new("sh").arg("-c").arg("id; hostname; touch /srv/x"))?;
+//! assert!(output.exit.success());
+//! # Ok::<(), belljar::Error>(())
+//! ```
+//!
+//! - **What it stands on** is the one thing without a default: a [`RootFs`].
+//! - **Everything else** has the safe default: [`Namespaces::isolated`], [`Mounts::standard`],
+//!   no capabilities ([`Security`]), [`Init::Shim`]. Each opt-out is a call with a name.
+//! - **Failures** are one [`Error`]: the step, the object, the errno, the kernel's message, a
+//!   remedy. [`Sandbox::explain`] prints the steps, [`doctor()`] what this host can do.
+//! - **The wrappers** over clone, mount and pivot_root are public in [`sys`].
+//!
+//! The library never prints, never panics on input, installs no signal handler, and does not
+//! touch its host's working directory, umask, environment, namespaces or dumpable flag.
+//! Linux 5.10 or later, x86_64 and aarch64.
 
 mod child;
 mod error;
@@ -31,3 +53,8 @@ pub use rootfs::{RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{Capabilities, Capability, Security};
 pub use units::Bytes;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

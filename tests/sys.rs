@@ -95,12 +95,7 @@ fn error<T: std::fmt::Debug>(answer: Result<T, Errno>) -> Errno {
 /// What an `std` function failed with.
 #[track_caller]
 fn os_error<T: std::fmt::Debug>(answer: std::io::Result<T>) -> Errno {
-    Errno(
-        answer
-            .expect_err("this should have failed")
-            .raw_os_error()
-            .expect("an error of the kernel"),
-    )
+    Errno(answer.expect_err("this should have failed").raw_os_error().expect("an error of the kernel"))
 }
 
 /// Raises RLIMIT_NOFILE for tests that hold many descriptors.
@@ -108,10 +103,7 @@ fn many_descriptors() {
     const NEED: u64 = 4096;
     static RAISE: Once = Once::new();
     RAISE.call_once(|| {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the kernel writes one rlimit.
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
         if limit.rlim_cur < NEED {
@@ -120,17 +112,10 @@ fn many_descriptors() {
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
         }
     });
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    assert!(
-        limit.rlim_cur >= NEED,
-        "this test needs {NEED} descriptors, RLIMIT_NOFILE allows {}",
-        limit.rlim_cur
-    );
+    assert!(limit.rlim_cur >= NEED, "this test needs {NEED} descriptors, RLIMIT_NOFILE allows {}", limit.rlim_cur);
 }
 
 /// Runs a body in a child process that is root in new user, mount, UTS and IPC namespaces. `name` is the
@@ -166,11 +151,7 @@ fn in_new_namespaces(name: &str, body: fn()) {
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(
-        output.status.success() && stdout.contains(DONE),
-        "{name}, inside: {}\n{stdout}\n{stderr}",
-        output.status
-    );
+    assert!(output.status.success() && stdout.contains(DONE), "{name}, inside: {}\n{stdout}\n{stderr}", output.status);
 }
 
 /// Has a command start in new namespaces, with these id maps.
@@ -191,37 +172,14 @@ fn without_openat2<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     let nr = u32::try_from(libc::SYS_openat2).unwrap();
     let filter = [
         // the system call's number; when it is openat2, ENOSYS, else go on
-        libc::sock_filter {
-            code: 0x20,
-            jt: 0,
-            jf: 0,
-            k: 0,
-        },
-        libc::sock_filter {
-            code: 0x15,
-            jt: 0,
-            jf: 1,
-            k: nr,
-        },
-        libc::sock_filter {
-            code: 0x06,
-            jt: 0,
-            jf: 0,
-            k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
-        },
-        libc::sock_filter {
-            code: 0x06,
-            jt: 0,
-            jf: 0,
-            k: libc::SECCOMP_RET_ALLOW,
-        },
+        libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 },
+        libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: nr },
+        libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 },
+        libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
     ];
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let program = libc::sock_fprog {
-                len: filter.len() as u16,
-                filter: filter.as_ptr().cast_mut(),
-            };
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
             // SAFETY: the first call takes numbers only; the second reads the filter, whose
             // length stands beside it. Both change this thread alone.
             let answers = unsafe {
@@ -230,12 +188,7 @@ fn without_openat2<T: Send>(body: impl FnOnce() -> T + Send) -> T {
                     libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
                 ]
             };
-            assert_eq!(
-                answers,
-                [0, 0],
-                "this test needs seccomp filters: {}",
-                std::io::Error::last_os_error()
-            );
+            assert_eq!(answers, [0, 0], "this test needs seccomp filters: {}", std::io::Error::last_os_error());
             body()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -269,41 +222,19 @@ fn check_open_in_root(scratch: &Scratch) {
     let open = |path: &CStr, flags| path::open_in_root(root.as_fd(), path, flags);
     let text = |path: &CStr| read(open(path, OpenFlags::empty()).unwrap_or_else(|e| panic!("{path:?}: {e}")));
     let fails = |path: &CStr, flags| match open(path, flags) {
-        Ok(fd) => panic!(
-            "{path:?} leads to {:?}",
-            fs::read_link(through(&fd, "").parent().unwrap())
-        ),
+        Ok(fd) => panic!("{path:?} leads to {:?}", fs::read_link(through(&fd, "").parent().unwrap())),
         Err(errno) => errno,
     };
     let none = OpenFlags::empty();
 
-    for path in [
-        c"/etc/passwd",
-        c"etc/passwd",
-        c"../etc/passwd",
-        c"/../../etc/passwd",
-        c"dir/../../../etc/passwd",
-    ] {
+    for path in [c"/etc/passwd", c"etc/passwd", c"../etc/passwd", c"/../../etc/passwd", c"dir/../../../etc/passwd"] {
         assert_eq!(text(path), "inside", "{path:?}");
     }
-    for link in [
-        c"absolute",
-        c"/absolute",
-        c"up",
-        c"dir/deep/up",
-        c"chain",
-        c"dirlink/../absolute",
-    ] {
+    for link in [c"absolute", c"/absolute", c"up", c"dir/deep/up", c"chain", c"dirlink/../absolute"] {
         assert_eq!(text(link), "inside", "{link:?}");
     }
     assert_eq!(text(c"dirlink/deep/file"), "deep");
-    for path in [
-        c"../outside/secret",
-        c"dir/../../outside/secret",
-        c"escape",
-        c"escape-absolute",
-        c"dangling",
-    ] {
+    for path in [c"../outside/secret", c"dir/../../outside/secret", c"escape", c"escape-absolute", c"dangling"] {
         assert_eq!(fails(path, none), Errno::ENOENT, "{path:?}");
     }
     assert_eq!(fails(&c(scratch.join("outside/secret")), none), Errno::ENOENT);
@@ -311,16 +242,7 @@ fn check_open_in_root(scratch: &Scratch) {
 
     // the root is its own parent, however it is put
     let own = root.metadata().unwrap();
-    for path in [
-        c"/",
-        c"..",
-        c".",
-        c"../..",
-        c"//..//..//",
-        c"dir/..",
-        c"escape-dir",
-        c"escape-dir/..",
-    ] {
+    for path in [c"/", c"..", c".", c"../..", c"//..//..//", c"dir/..", c"escape-dir", c"escape-dir/.."] {
         let fd = open(path, OpenFlags::PATH).unwrap_or_else(|e| panic!("{path:?}: {e}"));
         assert_eq!(path::stat(fd.as_fd()).unwrap().ino, own.ino(), "{path:?}");
         assert!(is_cloexec(fd.as_fd()));
@@ -336,18 +258,9 @@ fn check_open_in_root(scratch: &Scratch) {
     assert_eq!(fails(c"absolute", OpenFlags::NOFOLLOW), Errno::ELOOP);
     assert_eq!(fails(c"dir", OpenFlags::WRONLY), Errno::EISDIR);
     let kind = |path: &CStr, flags| path::stat(open(path, flags).unwrap().as_fd()).unwrap().kind;
-    assert_eq!(
-        kind(c"absolute", OpenFlags::PATH | OpenFlags::NOFOLLOW),
-        FileKind::Symlink
-    );
-    assert_eq!(
-        kind(c"dirlink", OpenFlags::PATH | OpenFlags::NOFOLLOW),
-        FileKind::Symlink
-    );
-    assert_eq!(
-        kind(c"dirlink/", OpenFlags::PATH | OpenFlags::NOFOLLOW),
-        FileKind::Directory
-    );
+    assert_eq!(kind(c"absolute", OpenFlags::PATH | OpenFlags::NOFOLLOW), FileKind::Symlink);
+    assert_eq!(kind(c"dirlink", OpenFlags::PATH | OpenFlags::NOFOLLOW), FileKind::Symlink);
+    assert_eq!(kind(c"dirlink/", OpenFlags::PATH | OpenFlags::NOFOLLOW), FileKind::Directory);
     assert_eq!(kind(c"dirlink", OpenFlags::DIRECTORY), FileKind::Directory);
 
     // it does not create
@@ -375,10 +288,7 @@ fn open_in_root_cannot_escape() {
 fn open_in_root_cannot_escape_without_openat2() {
     let scratch = hostile("open-in-root-walk");
     without_openat2(|| {
-        assert_eq!(
-            error(path::openat2(CWD, c".", OpenFlags::PATH, 0, Resolve::empty())),
-            Errno::ENOSYS
-        );
+        assert_eq!(error(path::openat2(CWD, c".", OpenFlags::PATH, 0, Resolve::empty())), Errno::ENOSYS);
         check_open_in_root(&scratch);
     });
 }
@@ -394,20 +304,8 @@ fn openat2_has_the_kernels_rules() {
     assert_eq!(error(open(c"absolute", Resolve::NO_SYMLINKS)), Errno::ELOOP);
     assert_eq!(read(open(c"absolute", Resolve::IN_ROOT).unwrap()), "inside");
     assert_eq!(error(open(c"/proc/self/exe", Resolve::NO_MAGICLINKS)), Errno::ELOOP);
-    assert_eq!(
-        error(path::openat2(
-            CWD,
-            c"/proc/self/maps",
-            OpenFlags::empty(),
-            0,
-            Resolve::NO_XDEV
-        )),
-        Errno::EXDEV
-    );
-    assert_eq!(
-        error(path::openat2(CWD, c".", OpenFlags::empty(), 0o600, Resolve::empty())),
-        Errno::EINVAL
-    );
+    assert_eq!(error(path::openat2(CWD, c"/proc/self/maps", OpenFlags::empty(), 0, Resolve::NO_XDEV)), Errno::EXDEV);
+    assert_eq!(error(path::openat2(CWD, c".", OpenFlags::empty(), 0o600, Resolve::empty())), Errno::EINVAL);
 
     let flags = OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::WRONLY;
     let made = path::openat2(root.as_fd(), c"made", flags, 0o600, Resolve::BENEATH).unwrap();
@@ -415,10 +313,7 @@ fn openat2_has_the_kernels_rules() {
     assert!(is_cloexec(made.as_fd()));
     File::from(made).write_all(b"made").unwrap();
     assert_eq!(fs::read(scratch.join("root/made")).unwrap(), b"made");
-    assert_eq!(
-        error(path::openat2(root.as_fd(), c"made", flags, 0o600, Resolve::BENEATH)),
-        Errno::EEXIST
-    );
+    assert_eq!(error(path::openat2(root.as_fd(), c"made", flags, 0o600, Resolve::BENEATH)), Errno::EEXIST);
 }
 
 #[test]
@@ -446,10 +341,7 @@ fn open_long_takes_any_length() {
     assert_eq!(read(open(&format!("/{}file", "./".repeat(9000)), none).unwrap()), "far");
     for tail in ["", "/", &"/".repeat(5000), "/."] {
         let fd = open(tail, OpenFlags::PATH).unwrap();
-        assert_eq!(
-            path::stat(fd.as_fd()).unwrap().ino,
-            path::stat(dir.as_fd()).unwrap().ino
-        );
+        assert_eq!(path::stat(fd.as_fd()).unwrap().ino, path::stat(dir.as_fd()).unwrap().ino);
         assert!(is_cloexec(fd.as_fd()));
     }
     assert_eq!(error(open("/link", OpenFlags::NOFOLLOW)), Errno::ELOOP);
@@ -457,10 +349,7 @@ fn open_long_takes_any_length() {
     assert_eq!(error(open("/nothing", none)), Errno::ENOENT);
     assert_eq!(error(open("/new", OpenFlags::CREAT | OpenFlags::WRONLY)), Errno::EINVAL);
     assert_eq!(error(open(&format!("/{}", "n".repeat(256)), none)), Errno::ENAMETOOLONG);
-    assert_eq!(
-        error(open(&format!("/{}", "n".repeat(5000)), none)),
-        Errno::ENAMETOOLONG
-    );
+    assert_eq!(error(open(&format!("/{}", "n".repeat(5000)), none)), Errno::ENAMETOOLONG);
     let missing = CString::new(format!("{}/nothing/{}", scratch.0.display(), "x/".repeat(3000))).unwrap();
     assert_eq!(error(path::open_long(&missing, none)), Errno::ENOENT);
     // every length around the limit
@@ -470,10 +359,7 @@ fn open_long_takes_any_length() {
         let fd = path::open_long(&path, OpenFlags::PATH).unwrap_or_else(|e| panic!("{length} bytes: {e}"));
         assert_eq!(path::stat(fd.as_fd()).unwrap().ino, fs::metadata("/tmp").unwrap().ino());
     }
-    assert_eq!(
-        path::stat(path::open_long(c".", none).unwrap().as_fd()).unwrap().kind,
-        FileKind::Directory
-    );
+    assert_eq!(path::stat(path::open_long(c".", none).unwrap().as_fd()).unwrap().kind, FileKind::Directory);
     assert_eq!(error(path::open_long(c"", none)), Errno::ENOENT);
 }
 
@@ -484,39 +370,21 @@ fn stat_tells_what_a_file_is() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o4751)).unwrap();
     let file = File::open(&path).unwrap();
     let (stat, theirs) = (path::stat(file.as_fd()).unwrap(), file.metadata().unwrap());
-    assert_eq!(
-        (stat.kind, stat.mode, stat.ino),
-        (FileKind::Regular, 0o4751, theirs.ino())
-    );
-    let dev = Device {
-        major: libc::major(theirs.dev()),
-        minor: libc::minor(theirs.dev()),
-    };
+    assert_eq!((stat.kind, stat.mode, stat.ino), (FileKind::Regular, 0o4751, theirs.ino()));
+    let dev = Device { major: libc::major(theirs.dev()), minor: libc::minor(theirs.dev()) };
     assert_eq!((stat.dev, stat.rdev), (dev, Device::default()));
     let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap();
-    let mnt_id = fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let mnt_id = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap().trim().parse().unwrap();
     assert_eq!(stat.mnt_id.expect("this test needs Linux 5.8"), mnt_id);
 
     let null = path::stat(File::open("/dev/null").unwrap().as_fd()).unwrap();
-    assert_eq!(
-        (null.kind, null.rdev),
-        (FileKind::Character, Device { major: 1, minor: 3 })
-    );
+    assert_eq!((null.kind, null.rdev), (FileKind::Character, Device { major: 1, minor: 3 }));
     let (socket, _other) = socket::seqpacket_pair().unwrap();
     assert_eq!(path::stat(socket.as_fd()).unwrap().kind, FileKind::Socket);
     let (pipe, _writer) = std::io::pipe().unwrap();
     assert_eq!(path::stat(pipe.as_fd()).unwrap().kind, FileKind::Fifo);
     let here = path::stat(CWD).unwrap();
-    assert_eq!(
-        (here.kind, here.ino),
-        (FileKind::Directory, fs::metadata(".").unwrap().ino())
-    );
+    assert_eq!((here.kind, here.ino), (FileKind::Directory, fs::metadata(".").unwrap().ino()));
 }
 
 // ---- namespace ------------------------------------------------------------------------
@@ -554,11 +422,7 @@ fn namespaces_are_opened_by_kind() {
         assert_eq!(error(namespace::open_of(own_pid(), kinds)), Errno::EINVAL);
     }
     for pid in [0, -1, i32::MAX, i32::MIN] {
-        assert_eq!(
-            error(namespace::open_of(pid, NamespaceFlags::NET)),
-            Errno::ENOENT,
-            "{pid}"
-        );
+        assert_eq!(error(namespace::open_of(pid, NamespaceFlags::NET)), Errno::ENOENT, "{pid}");
     }
 
     let scratch = Scratch::new("open-path");
@@ -579,9 +443,7 @@ fn unshare_takes_only_kinds_of_namespace() {
     }
     namespace::unshare(EMPTY).unwrap();
     // a user namespace only for a process with one thread
-    let answer = thread::spawn(|| namespace::unshare(NamespaceFlags::USER))
-        .join()
-        .unwrap();
+    let answer = thread::spawn(|| namespace::unshare(NamespaceFlags::USER)).join().unwrap();
     assert_eq!(error(answer), Errno::EINVAL);
 }
 
@@ -608,10 +470,7 @@ fn namespaces_are_of_a_thread() {
             assert_eq!(error(namespace::setns(process.as_fd(), EMPTY)), Errno::EINVAL);
 
             // a mount namespace is not joined while root and working directory are shared
-            assert_eq!(
-                error(namespace::setns(mounts.as_fd(), NamespaceFlags::MOUNT)),
-                Errno::EINVAL
-            );
+            assert_eq!(error(namespace::setns(mounts.as_fd(), NamespaceFlags::MOUNT)), Errno::EINVAL);
             namespace::unshare(NamespaceFlags::MOUNT).unwrap();
             namespace::setns(mounts.as_fd(), NamespaceFlags::MOUNT).unwrap();
         })
@@ -639,14 +498,8 @@ fn mounted(path: impl AsRef<Path>) -> (Vec<String>, Vec<String>) {
     let path = path.as_ref().to_str().unwrap().to_owned();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().rfind(|line| line.split(' ').nth(4) == Some(&path));
-    let fields: Vec<&str> = line
-        .unwrap_or_else(|| panic!("nothing is mounted at {path}"))
-        .split(' ')
-        .collect();
-    let optional = fields[6..]
-        .iter()
-        .take_while(|field| **field != "-")
-        .map(|field| (*field).to_owned());
+    let fields: Vec<&str> = line.unwrap_or_else(|| panic!("nothing is mounted at {path}")).split(' ').collect();
+    let optional = fields[6..].iter().take_while(|field| **field != "-").map(|field| (*field).to_owned());
     (fields[5].split(',').map(str::to_owned).collect(), optional.collect())
 }
 
@@ -676,17 +529,11 @@ fn mounts_are_made_by_descriptor() {
         assert_eq!(fs.log(), [""; 0]);
         assert_eq!(error(fs.set_string(c"nonsense", c"1")), Errno::EINVAL);
         let log = fs.log();
-        assert!(
-            log.len() == 1 && log[0].starts_with("e ") && log[0].contains("nonsense"),
-            "{log:?}"
-        );
+        assert!(log.len() == 1 && log[0].starts_with("e ") && log[0].contains("nonsense"), "{log:?}");
         assert_eq!(fs.log(), [""; 0]);
         assert_eq!(error(fs.set_flag(c"more-nonsense")), Errno::EINVAL);
         assert_eq!(error(fs.set_fd(c"size", scratch_fd(&scratch).as_fd())), Errno::EINVAL);
-        let (fits, long) = (
-            CString::new("x".repeat(255)).unwrap(),
-            CString::new("x".repeat(256)).unwrap(),
-        );
+        let (fits, long) = (CString::new("x".repeat(255)).unwrap(), CString::new("x".repeat(256)).unwrap());
         fs.set_string(c"source", &fits).unwrap();
         assert_eq!(error(fs.set_string(c"source", &long)), Errno::EINVAL);
         assert!(!fs.log().is_empty());
@@ -714,23 +561,14 @@ fn mounts_are_made_by_descriptor() {
 
         // a clone of part of it, over an open directory
         let (file, view) = (place.join("data/file"), place.join("view"));
-        assert_eq!(
-            error(mount::open_tree(root.as_fd(), c"data", OpenTreeFlags::RECURSIVE)),
-            Errno::EINVAL
-        );
+        assert_eq!(error(mount::open_tree(root.as_fd(), c"data", OpenTreeFlags::RECURSIVE)), Errno::EINVAL);
         let just_open = mount::open_tree(root.as_fd(), c"data", OpenTreeFlags::empty()).unwrap();
         assert!(is_cloexec(just_open.as_fd()));
         let over = path::open_long(&c(&view), OpenFlags::PATH | OpenFlags::DIRECTORY).unwrap();
-        assert_eq!(
-            error(mount::move_mount_over(just_open.as_fd(), over.as_fd())),
-            Errno::EINVAL
-        );
+        assert_eq!(error(mount::move_mount_over(just_open.as_fd(), over.as_fd())), Errno::EINVAL);
         let tree = mount::open_tree(just_open.as_fd(), c"", OpenTreeFlags::CLONE).unwrap();
         assert!(is_cloexec(tree.as_fd()));
-        let read_only = AttrChange {
-            set: MountAttr::RDONLY | MountAttr::NOATIME,
-            ..AttrChange::default()
-        };
+        let read_only = AttrChange { set: MountAttr::RDONLY | MountAttr::NOATIME, ..AttrChange::default() };
         mount::mount_setattr(tree.as_fd(), c"", &read_only).expect("this test needs mount_setattr(2), Linux 5.12");
         mount::move_mount_over(tree.as_fd(), over.as_fd()).unwrap();
         assert_options(&view, &["ro", "nosuid", "nodev", "noatime"], &["relatime"]);
@@ -740,99 +578,44 @@ fn mounts_are_made_by_descriptor() {
 
         // by path; access-time modes replace each other
         let change = |change: AttrChange<'_>| mount::mount_setattr(CWD, &c(&view), &change);
-        change(AttrChange {
-            clear: MountAttr::RDONLY,
-            ..Default::default()
-        })
-        .unwrap();
+        change(AttrChange { clear: MountAttr::RDONLY, ..Default::default() }).unwrap();
         fs::write(view.join("file"), "yes").unwrap();
-        change(AttrChange {
-            set: MountAttr::STRICTATIME,
-            ..Default::default()
-        })
-        .unwrap();
+        change(AttrChange { set: MountAttr::STRICTATIME, ..Default::default() }).unwrap();
         assert_options(&view, &["rw"], &["noatime", "relatime"]);
-        change(AttrChange {
-            set: MountAttr::NOATIME | MountAttr::NODIRATIME,
-            ..Default::default()
-        })
-        .unwrap();
+        change(AttrChange { set: MountAttr::NOATIME | MountAttr::NODIRATIME, ..Default::default() }).unwrap();
         assert_options(&view, &["noatime", "nodiratime"], &["relatime"]);
-        change(AttrChange {
-            clear: MountAttr::NOATIME,
-            ..Default::default()
-        })
-        .unwrap();
+        change(AttrChange { clear: MountAttr::NOATIME, ..Default::default() }).unwrap();
         assert_options(&view, &["relatime", "nodiratime"], &["noatime"]);
         let both = MountAttr::NOATIME | MountAttr::STRICTATIME;
-        assert_eq!(
-            error(change(AttrChange {
-                set: both,
-                ..Default::default()
-            })),
-            Errno::EINVAL
-        );
+        assert_eq!(error(change(AttrChange { set: both, ..Default::default() })), Errno::EINVAL);
         change(AttrChange::default()).unwrap();
         assert_options(&view, &["relatime", "nodiratime", "nosuid"], &["ro"]);
 
         // recursively; and not what is no mount, nor an id map without one
-        let noexec = AttrChange {
-            set: MountAttr::NOEXEC,
-            recursive: true,
-            ..Default::default()
-        };
+        let noexec = AttrChange { set: MountAttr::NOEXEC, recursive: true, ..Default::default() };
         mount::mount_setattr(root.as_fd(), c"", &noexec).unwrap();
         assert_options(&place, &["noexec"], &[]);
         assert_options(&view, &["noexec"], &[]);
-        assert_eq!(
-            error(mount::mount_setattr(root.as_fd(), c"data", &noexec)),
-            Errno::EINVAL
-        );
-        assert_eq!(
-            error(mount::mount_setattr(CWD, c"/nothing/here", &noexec)),
-            Errno::ENOENT
-        );
+        assert_eq!(error(mount::mount_setattr(root.as_fd(), c"data", &noexec)), Errno::EINVAL);
+        assert_eq!(error(mount::mount_setattr(CWD, c"/nothing/here", &noexec)), Errno::ENOENT);
         let smuggled = MountAttr::from_bits_retain(libc::MOUNT_ATTR_IDMAP);
-        assert_eq!(
-            error(change(AttrChange {
-                set: smuggled,
-                ..Default::default()
-            })),
-            Errno::EINVAL
-        );
-        assert_eq!(
-            error(change(AttrChange {
-                clear: smuggled,
-                ..Default::default()
-            })),
-            Errno::EINVAL
-        );
+        assert_eq!(error(change(AttrChange { set: smuggled, ..Default::default() })), Errno::EINVAL);
+        assert_eq!(error(change(AttrChange { clear: smuggled, ..Default::default() })), Errno::EINVAL);
         let no_namespace = File::open("/dev/null").unwrap();
         assert_eq!(
-            error(change(AttrChange {
-                id_map: Some(no_namespace.as_fd()),
-                ..Default::default()
-            })),
+            error(change(AttrChange { id_map: Some(no_namespace.as_fd()), ..Default::default() })),
             Errno::EINVAL
         );
 
         // propagation
-        let propagate = |propagation| {
-            change(AttrChange {
-                propagation: Some(propagation),
-                ..Default::default()
-            })
-        };
+        let propagate = |propagation| change(AttrChange { propagation: Some(propagation), ..Default::default() });
         let propagation = || mounted(&view).1.join(" ");
         assert_eq!(propagation(), "");
         propagate(Propagation::Shared).unwrap();
         assert!(propagation().starts_with("shared:"), "{}", propagation());
         propagate(Propagation::Unbindable).unwrap();
         assert_eq!(propagation(), "unbindable");
-        assert_eq!(
-            error(mount::open_tree(CWD, &c(&view), OpenTreeFlags::CLONE)),
-            Errno::EINVAL
-        );
+        assert_eq!(error(mount::open_tree(CWD, &c(&view), OpenTreeFlags::CLONE)), Errno::EINVAL);
         propagate(Propagation::Private).unwrap();
         assert_eq!(propagation(), "");
 
@@ -850,10 +633,7 @@ fn mounts_are_made_by_descriptor() {
         mount::pivot_root(c".", c".").unwrap();
         mount::umount(c".", UnmountFlags::DETACH).unwrap();
         std::env::set_current_dir("/").unwrap();
-        let mut names: Vec<_> = fs::read_dir("/")
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> = fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["data", "link", "view"]);
         assert_eq!(fs::read_to_string("/view/file").unwrap(), "yes");
@@ -915,14 +695,8 @@ fn mounts_are_made_by_path() {
         assert_eq!(propagation("c"), ""); // no peer to be the slave of
         assert!(propagation("c/below").starts_with("shared:"));
         mount::set_propagation(&at("c"), Propagation::Unbindable, true).unwrap();
-        assert_eq!(
-            (propagation("c"), propagation("c/below")),
-            ("unbindable".into(), "unbindable".into())
-        );
-        assert_eq!(
-            error(mount::set_propagation(&at("a"), Propagation::Shared, false)),
-            Errno::EINVAL
-        );
+        assert_eq!((propagation("c"), propagation("c/below")), ("unbindable".into(), "unbindable".into()));
+        assert_eq!(error(mount::set_propagation(&at("a"), Propagation::Shared, false)), Errno::EINVAL);
 
         // unmounting
         let none = UnmountFlags::empty();
@@ -936,15 +710,9 @@ fn mounts_are_made_by_path() {
         assert_eq!(error(mount::umount(&at("c"), none)), Errno::EBUSY);
         mount::umount(&at("c"), UnmountFlags::DETACH).unwrap();
         assert_eq!(read(open.into()), "yes");
-        assert_eq!(
-            error(mount::umount(&at("a/below"), UnmountFlags::EXPIRE)),
-            Errno::EAGAIN
-        );
+        assert_eq!(error(mount::umount(&at("a/below"), UnmountFlags::EXPIRE)), Errno::EAGAIN);
         mount::umount(&at("a/below"), UnmountFlags::EXPIRE).unwrap();
-        assert_eq!(
-            error(mount::umount(&at("a/below"), UnmountFlags::EXPIRE)),
-            Errno::EINVAL
-        );
+        assert_eq!(error(mount::umount(&at("a/below"), UnmountFlags::EXPIRE)), Errno::EINVAL);
         mount::umount(&c(&place), none).unwrap();
         assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
     });
@@ -954,14 +722,9 @@ fn mounts_are_made_by_path() {
 fn owners_are_seen_through_an_id_map() {
     in_new_namespaces("owners_are_seen_through_an_id_map", || {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        let mut numbers = release
-            .split(|b: char| !b.is_ascii_digit())
-            .map(|n| n.parse::<u32>().unwrap_or(0));
+        let mut numbers = release.split(|b: char| !b.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap(), numbers.next().unwrap());
-        assert!(
-            version >= (6, 3),
-            "this test needs a tmpfs that can be id-mapped, Linux 6.3; this is {release}"
-        );
+        assert!(version >= (6, 3), "this test needs a tmpfs that can be id-mapped, Linux 6.3; this is {release}");
 
         // a user namespace in which our id 0 is 1, and 0 is nobody
         let mut command = Command::new("/bin/sleep");
@@ -974,16 +737,9 @@ fn owners_are_seen_through_an_id_map() {
         fs.create().unwrap();
         let root = fs.mount(MountAttr::empty()).unwrap();
         assert_eq!(fs::metadata(through(&root, "")).unwrap().uid(), 0);
-        let change = AttrChange {
-            id_map: Some(user.as_fd()),
-            ..Default::default()
-        };
+        let change = AttrChange { id_map: Some(user.as_fd()), ..Default::default() };
         mount::mount_setattr(root.as_fd(), c"", &change).unwrap();
-        let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid")
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap().trim().parse().unwrap();
         assert_eq!(fs::metadata(through(&root, "")).unwrap().uid(), nobody);
         assert_eq!(error(mount::mount_setattr(root.as_fd(), c"", &change)), Errno::EPERM); // only once
     });
@@ -1028,14 +784,7 @@ fn a_sealed_memfd_cannot_be_written() {
     assert_eq!(os_error(File::options().write(true).truncate(true).open(&path)), eperm);
     // SAFETY: a new mapping where the kernel puts it, or none.
     let map = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            7,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-            again.as_raw_fd(),
-            0,
-        )
+        libc::mmap(std::ptr::null_mut(), 7, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, again.as_raw_fd(), 0)
     };
     assert_eq!(map, libc::MAP_FAILED);
     assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
@@ -1114,9 +863,7 @@ fn probed(namespaces: NamespaceFlags) -> impl Fn(&str) -> String {
     let (len, _) = socket::receive(ours.as_fd(), &mut buffer, true).unwrap();
     let report = String::from_utf8(buffer[..len].to_vec()).unwrap();
     move |field| {
-        let value = report
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{field}:\t")));
+        let value = report.lines().find_map(|line| line.strip_prefix(&format!("{field}:\t")));
         value.unwrap_or_else(|| panic!("no {field} in {report}")).to_owned()
     }
 }
@@ -1180,10 +927,7 @@ fn pidfd_signals_and_waits() {
     assert!(pidfd.wait_exited(None).unwrap());
     assert!(pidfd.wait_exited(Some(Duration::ZERO)).unwrap());
     let status = pidfd.wait().unwrap();
-    assert_eq!(
-        (status.signal(), status.code(), status.core_dumped()),
-        (Some(libc::SIGTERM), None, false)
-    );
+    assert_eq!((status.signal(), status.code(), status.core_dumped()), (Some(libc::SIGTERM), None, false));
     assert_eq!(error(pidfd.wait()), Errno::ECHILD);
     assert_eq!(error(pidfd.try_wait()), Errno::ECHILD);
     assert_eq!(error(pidfd.send_signal(0)), Errno::ESRCH);
@@ -1204,9 +948,8 @@ fn packets_carry_descriptors() {
     many_descriptors();
     let (a, b) = socket::seqpacket_pair().unwrap();
     assert!(is_cloexec(a.as_fd()) && is_cloexec(b.as_fd()));
-    let files: Vec<OwnedFd> = (0..=socket::MAX_FDS)
-        .map(|i| sealed_executable(c"packet", i.to_string().as_bytes()).unwrap())
-        .collect();
+    let files: Vec<OwnedFd> =
+        (0..=socket::MAX_FDS).map(|i| sealed_executable(c"packet", i.to_string().as_bytes()).unwrap()).collect();
     let borrowed: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
     assert_eq!(socket::MAX_FDS, 253);
     assert_eq!(error(socket::send(a.as_fd(), b"too many", &borrowed)), Errno::EINVAL);
@@ -1241,18 +984,12 @@ fn waiting_ends_in_time() {
     let (a, b) = socket::seqpacket_pair().unwrap();
     let (other, _peer) = socket::seqpacket_pair().unwrap();
     assert!(!socket::wait_readable(b.as_fd(), Some(Duration::from_millis(20))).unwrap());
-    assert_eq!(
-        socket::wait_any(&[other.as_fd(), b.as_fd()], Some(Duration::ZERO)).unwrap(),
-        [false, false]
-    );
+    assert_eq!(socket::wait_any(&[other.as_fd(), b.as_fd()], Some(Duration::ZERO)).unwrap(), [false, false]);
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(20));
             socket::send(a.as_fd(), b"now", &[]).unwrap();
         });
-        assert_eq!(
-            socket::wait_any(&[other.as_fd(), b.as_fd()], None).unwrap(),
-            [false, true]
-        );
+        assert_eq!(socket::wait_any(&[other.as_fd(), b.as_fd()], None).unwrap(), [false, true]);
     });
 }

@@ -241,9 +241,10 @@ impl Child {
             })?;
         }
         self.detached = true;
-        self.pidfd.as_fd().try_clone_to_owned().map_err(|e| {
-            Error::call("copy the pidfd", Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-        })
+        self.pidfd
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| Error::call("copy the pidfd", Errno(e.raw_os_error().unwrap_or(libc::EIO))))
     }
 }
 

@@ -42,11 +42,7 @@ pub(super) fn send<'f>(
 }
 
 /// Waits until the payload runs, or an op has failed.
-pub(super) fn wait_started(
-    control: BorrowedFd<'_>,
-    program: &Program,
-    mut child: Unfinished,
-) -> Result<(i32, PidFd)> {
+pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child: Unfinished) -> Result<(i32, PidFd)> {
     let stays = program.ops().any(|op| matches!(op, Op::Payload { stay: 1, .. }));
     let mut packet = [0u8; REPORT_MAX];
     loop {

@@ -25,8 +25,9 @@ pub(super) fn shim(without: u32) -> Result<BorrowedFd<'static>> {
         }
     }
     once(&FILE, unlinked_file).map_err(|errno| {
-        Error::call("make an executable file for the shim", errno)
-            .with_hint("vm.memfd_noexec 0 or 1, or a writable /tmp, /var/tmp, /dev/shm or $XDG_RUNTIME_DIR without noexec")
+        Error::call("make an executable file for the shim", errno).with_hint(
+            "vm.memfd_noexec 0 or 1, or a writable /tmp, /var/tmp, /dev/shm or $XDG_RUNTIME_DIR without noexec",
+        )
     })
 }
 

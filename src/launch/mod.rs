@@ -50,8 +50,7 @@ impl From<Errno> for Failure {
 /// a bound of its own: each op is one or a few system calls, and ends when they do.
 pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     let image = image::shim(without)?;
-    let (control, theirs) =
-        socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
+    let (control, theirs) = socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
     let mut launch = Launch { program, image, child: None, joins: Vec::new(), trees: Vec::new(), notes: Vec::new() };
     for (index, op) in (0..).zip(program.ops()) {
         let done = match op {

@@ -51,8 +51,7 @@ pub(super) fn clone(path: &CStr, kind: u32, recursive: bool, ids: IdMapping, pid
     }
     let user = format!("/proc/{pid}/ns/user");
     let user = File::open(&user).map_err(|e| Failure(Errno(e.raw_os_error().unwrap_or(libc::EIO)), user))?;
-    let attr =
-        MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd: user.as_raw_fd() as u64, ..MountAttr::default() };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd: user.as_raw_fd() as u64, ..MountAttr::default() };
     match call::mount_setattr(fd.as_raw_fd(), c"", AT_EMPTY_PATH | recursive, &attr) {
         Ok(_) => Ok(Tree { fd, note: None }),
         Err(errno) if ids == IdMapping::Preferred => {

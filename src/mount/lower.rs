@@ -46,10 +46,11 @@ impl Mounts {
             let covered = self.0[..i].iter().any(|earlier| {
                 !matches!(earlier.kind, Kind::Mask | Kind::ReadOnly) && mount.target.starts_with(&earlier.target)
             });
-            if !covered && mount.options.missing == Missing::Create {
-                if let Some(directory) = mount.wants_directory() {
-                    targets.push((mount.target.as_path(), directory));
-                }
+            if covered || mount.options.missing != Missing::Create {
+                continue;
+            }
+            if let Some(directory) = mount.wants_directory() {
+                targets.push((mount.target.as_path(), directory));
             }
         }
         targets
@@ -80,13 +81,11 @@ impl Mount {
                     ));
                 }
             }
-            Kind::Tmpfs { bytes, inodes, mode } => {
-                if bytes.get() == 0 || *inodes == 0 || *mode > 0o7777 {
-                    defects.push(Defect::new(
-                        format!("the tmpfs on {:?} has {bytes}, {inodes} inodes, mode {mode:o}", self.target),
-                        "at least 1 byte, 1 inode and a mode of 0 to 0o7777; for the kernel 0 means without limit",
-                    ));
-                }
+            Kind::Tmpfs { bytes, inodes, mode } if bytes.get() == 0 || *inodes == 0 || *mode > 0o7777 => {
+                defects.push(Defect::new(
+                    format!("the tmpfs on {:?} has {bytes}, {inodes} inodes, mode {mode:o}", self.target),
+                    "at least 1 byte, 1 inode and a mode of 0 to 0o7777; for the kernel 0 means without limit",
+                ));
             }
             _ => {}
         }
@@ -163,8 +162,11 @@ impl Mount {
 
     fn lower_bind(&self, source: &Path, socket: bool, context: Context, builder: &mut Builder) -> Result<()> {
         let fail = |errno| {
-            Error::call(format!("open the source {} of the mount on {}", source.display(), self.target.display()), errno)
-                .with_hint("a path of the host that exists and that the caller may search")
+            Error::call(
+                format!("open the source {} of the mount on {}", source.display(), self.target.display()),
+                errno,
+            )
+            .with_hint("a path of the host that exists and that the caller may search")
         };
         let text = c_path(source);
         let stat = path::with_long_path(&text, |dir, path| call::statx(dir, path, 0)).map_err(fail)?;

@@ -5,8 +5,8 @@
 mod id_map;
 mod lower;
 
-pub(crate) use id_map::{Resolved, contains as id_exists};
 pub use id_map::{IdMap, IdRange};
+pub(crate) use id_map::{Resolved, contains as id_exists};
 pub(crate) use lower::MountNamespace;
 
 use crate::handle::{Namespace, NamespaceKind};

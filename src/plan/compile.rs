@@ -68,11 +68,5 @@ fn payload_ids(template: &Template) -> Ids {
         (None, User::Join(_)) => (0, 0, false),
         (None, _) => (host.uid, host.gid, host.may_map),
     };
-    Ids {
-        uid,
-        gid,
-        may_set_groups,
-        capabilities: security.capabilities.bits(),
-        last_capability: host.last_capability,
-    }
+    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits(), last_capability: host.last_capability }
 }

@@ -183,12 +183,16 @@ fn overlay(errno: Errno, kernel: &str) -> Remedy {
             "Linux 5.11 or later for an overlay in a user namespace; before that RootFs::dir(path).read_only(), or as root User::Inherit",
         ),
         Errno::ENODEV => say(NotSupported, "`modprobe overlay`: this kernel has no overlayfs loaded"),
-        Errno::E2BIG => say(InvalidSpec, "fewer layers: this kernel takes their names in one page (Linux 6.13 takes descriptors)"),
+        Errno::E2BIG => {
+            say(InvalidSpec, "fewer layers: this kernel takes their names in one page (Linux 6.13 takes descriptors)")
+        }
         Errno::EINVAL if said("upper") || said("workdir") => say(
             NotSupported,
             "an upper on ext4, xfs, btrfs or tmpfs: overlayfs, NFS and FUSE file systems cannot be written through an overlay",
         ),
-        Errno::EINVAL if said("maximum") || said("stack") => say(NotSupported, "layers that are not themselves overlays of overlays: the kernel stacks two"),
+        Errno::EINVAL if said("maximum") || said("stack") => {
+            say(NotSupported, "layers that are not themselves overlays of overlays: the kernel stacks two")
+        }
         Errno::EINVAL => say(
             NotSupported,
             "layers without submounts, on a file system that overlayfs can use; an upper that is not on overlayfs (inside a container: a volume or tmpfs); dmesg may say more",
@@ -207,15 +211,19 @@ fn new_fs(fstype: &[u8], errno: Errno) -> Remedy {
             NotPermitted,
             "a fully visible /proc on the host side, which the kernel asks for in a user namespace: in Docker --security-opt systempaths=unconfined, in Kubernetes procMount: Unmasked; or Mounts without Mount::proc",
         ),
-        (b"sysfs", Errno::EPERM) => {
-            say(NotPermitted, "Net::New together with User::New and a fully visible /sys on the host side, or no Mount::sysfs")
-        }
+        (b"sysfs", Errno::EPERM) => say(
+            NotPermitted,
+            "Net::New together with User::New and a fully visible /sys on the host side, or no Mount::sysfs",
+        ),
         (b"mqueue", Errno::EPERM) => say(NotPermitted, "Ipc::New together with User::New, or a /dev without mqueue"),
-        (b"cgroup2", Errno::EPERM | Errno::EBUSY) => {
-            say(NotPermitted, "Cgroup::New, and a host with a cgroup v2 hierarchy that is fully visible; or no Mount::cgroup")
-        }
+        (b"cgroup2", Errno::EPERM | Errno::EBUSY) => say(
+            NotPermitted,
+            "Cgroup::New, and a host with a cgroup v2 hierarchy that is fully visible; or no Mount::cgroup",
+        ),
         (_, Errno::ENODEV) => say(NotSupported, "a kernel with this file system, or the plan without this mount"),
-        (_, Errno::ESTALE) => say(NotSupported, "a target that is a plain directory: something else is mounted over it"),
+        (_, Errno::ESTALE) => {
+            say(NotSupported, "a target that is a plain directory: something else is mounted over it")
+        }
         _ => None,
     }
 }
@@ -232,7 +240,9 @@ fn exec(program: &Program, errno: Errno) -> Remedy {
             ProgramNotExecutable,
             "a regular file with the x bit for the payload's user, on a mount without noexec, below directories that it may search",
         ),
-        Errno::ENOEXEC => say(ProgramNotExecutable, "an executable of this machine's architecture, or a script that begins with #!"),
+        Errno::ENOEXEC => {
+            say(ProgramNotExecutable, "an executable of this machine's architecture, or a script that begins with #!")
+        }
         Errno::ETXTBSY => say(ProgramNotExecutable, "to close the program's file for writing first"),
         Errno::E2BIG => say(InvalidSpec, "fewer or shorter arguments and variables"),
         Errno::EPERM if init_is_payload => say(ProgramNotExecutable, "Init::Shim"),

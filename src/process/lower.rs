@@ -30,12 +30,7 @@ pub(crate) struct Ids {
 
 impl Command {
     /// What is wrong with the command, for a sandbox whose ids these closures know.
-    pub(crate) fn check(
-        &self,
-        has_uid: impl Fn(u32) -> bool,
-        has_gid: impl Fn(u32) -> bool,
-        ids: &Ids,
-    ) -> Result<()> {
+    pub(crate) fn check(&self, has_uid: impl Fn(u32) -> bool, has_gid: impl Fn(u32) -> bool, ids: &Ids) -> Result<()> {
         let mut defects = Vec::new();
         if self.program.is_empty() {
             defects.push(Defect::new("the program has no name", "a path or a name to look for in PATH"));
@@ -91,8 +86,7 @@ impl Command {
         let [stdin, stdout, stderr]: [Slot; 3] = streams;
         builder.op(Op::Stdio { stdin, stdout, stderr });
         builder.op(Op::Umask { mask: 0o022 });
-        let groups: Vec<u8> =
-            self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
+        let groups: Vec<u8> = self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
         builder.op(Op::Credentials {
             uid: self.uid.map_or(ids.uid, |uid| uid.get()),
             gid: self.gid.map_or(ids.gid, |gid| gid.get()),
@@ -105,9 +99,8 @@ impl Command {
         builder.op(Op::WorkingDirectory { path: &c_path(&self.current_dir) });
         let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
         let argv = strings(std::iter::once(arg0).chain(&self.args).map(|arg| c_string(arg.as_bytes())));
-        let envp = strings(self.env.iter().map(|(key, value)| {
-            c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())
-        }));
+        let envp =
+            strings(self.env.iter().map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())));
         builder.op(Op::Exec {
             candidates: Strings(&strings(self.candidates())),
             argv: Strings(&argv),
@@ -139,7 +132,9 @@ mod tests {
 
     #[test]
     fn candidates_follow_the_path_given() {
-        let names = |command: &Command| command.candidates().iter().map(|c| c.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let names = |command: &Command| {
+            command.candidates().iter().map(|c| c.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(names(&Command::new("/bin/sh")), ["/bin/sh"]);
         assert_eq!(names(Command::new("sh").env("PATH", "/a::/b")), ["/a/sh", "./sh", "/b/sh"]);
         assert_eq!(names(Command::new("x").env_clear()).len(), 6);

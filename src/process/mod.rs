@@ -6,8 +6,8 @@ mod stdio;
 
 pub use command::Command;
 pub(crate) use lower::{Defaults, Ids};
-pub(crate) use stdio::Streams;
 pub use stdio::Stdio;
+pub(crate) use stdio::Streams;
 
 /// Who is PID 1 of the sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

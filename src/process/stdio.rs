@@ -113,9 +113,8 @@ impl Command {
 
 /// A stream that is no pipe of ours. The null device is opened once.
 fn plain(stdio: &Stdio, own: BorrowedFd<'_>, null: &mut Option<Slot>, builder: &mut Builder) -> Result<Slot> {
-    let copy = |fd: BorrowedFd<'_>| {
-        fd.try_clone_to_owned().map_err(|e| open_error("copy a descriptor for the payload", &e))
-    };
+    let copy =
+        |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| open_error("copy a descriptor for the payload", &e));
     Ok(match stdio {
         Stdio::Fd(fd) => builder.send(Fd::Owned(copy(fd.as_fd())?)),
         Stdio::Inherit => builder.send(Fd::Owned(copy(own)?)),

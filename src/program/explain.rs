@@ -70,14 +70,23 @@ impl Display for Op<'_> {
                     let more = if lines.len() > 4 { format!(", … ({} ranges)", lines.len()) } else { String::new() };
                     shown.collect::<Vec<_>>().join(", ") + &more
                 };
-                write!(f, "map ids{}: uid {}; gid {}", on(helper, " by newuidmap and newgidmap"), text(uid), text(gid))?;
+                write!(
+                    f,
+                    "map ids{}: uid {}; gid {}",
+                    on(helper, " by newuidmap and newgidmap"),
+                    text(uid),
+                    text(gid)
+                )?;
                 f.write_str(on(deny_setgroups, "; setgroups denied"))
             }
             Op::Tree { path, recursive, idmap, to, .. } => {
-                let (recursive, idmap) = (on(recursive, " with its submounts"), on(idmap, ", ids mapped into the sandbox"));
+                let (recursive, idmap) =
+                    (on(recursive, " with its submounts"), on(idmap, ", ids mapped into the sandbox"));
                 write!(f, "clone the host's mount at {}{recursive}{idmap} into slot {to}", show(path))
             }
-            Op::Join { kind, name, .. } | Op::JoinFirst { kind, name, .. } => write!(f, "join the {} namespace {}", Kinds(kind), show(name)),
+            Op::Join { kind, name, .. } | Op::JoinFirst { kind, name, .. } => {
+                write!(f, "join the {} namespace {}", Kinds(kind), show(name))
+            }
             Op::Unshare { kind } => write!(f, "unshare: {}", Kinds(kind)),
             Op::Clocks { offsets } => {
                 let text = String::from_utf8_lossy(offsets).trim().replace('\n', ", ");
@@ -105,7 +114,10 @@ impl Display for Op<'_> {
                     upper::SCRATCH => "a discarded upper",
                     _ => "a persistent upper",
                 };
-                write!(f, "mount the overlay of {count} layers (slots from {first}, lowest first) as the root, with {upper}")?;
+                write!(
+                    f,
+                    "mount the overlay of {count} layers (slots from {first}, lowest first) as the root, with {upper}"
+                )?;
                 write!(f, "{}{}", on(userxattr, ", userxattr"), Attributes(set))
             }
             Op::RootTree { slot, set, recursive } => {
@@ -124,7 +136,12 @@ impl Display for Op<'_> {
             Op::Hide { path } => write!(f, "hide {}", show(path)),
             Op::Opaque { path } => write!(f, "make {} opaque", show(path)),
             Op::Target { path, directory } => {
-                write!(f, "{} {} in the init layer, as a mount target", if directory != 0 { "directory" } else { "file" }, show(path))
+                write!(
+                    f,
+                    "{} {} in the init layer, as a mount target",
+                    if directory != 0 { "directory" } else { "file" },
+                    show(path)
+                )
             }
             Op::Grab { path, recursive, to, .. } => {
                 write!(f, "clone the mount at {}{} into slot {to}", show(path), on(recursive, " with its submounts"))

@@ -9,6 +9,7 @@ use crate::sys::Errno;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{call, path};
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
@@ -115,7 +116,8 @@ impl RootFs {
         let layers = if let Base::Layers(layers) = &self.base { layers.as_slice() } else { &[] };
         builder.op(Op::Scratch {
             bytes: bytes.saturating_add(entries + SLACK_BYTES),
-            inodes: inodes.saturating_add(SLACK_INODES + (self.entries.len() + layers.len() + 4 * targets.len()) as u64),
+            inodes: inodes
+                .saturating_add(SLACK_INODES + (self.entries.len() + layers.len() + 4 * targets.len()) as u64),
         });
         match &self.base {
             Base::Host => {
@@ -228,7 +230,8 @@ impl Target<'_> {
 /// The identity of a source, so that the sandbox can tell that it opens the same.
 pub(crate) fn identity(source: &Path, what: &str) -> Result<Statx> {
     let text = c_path(source);
-    path::with_long_path(&text, |dir, path| call::statx(dir, path, 0)).map_err(|errno| missing_source(source, what, errno))
+    path::with_long_path(&text, |dir, path| call::statx(dir, path, 0))
+        .map_err(|errno| missing_source(source, what, errno))
 }
 
 fn missing_source(source: &Path, what: &str, errno: Errno) -> Error {
@@ -264,7 +267,13 @@ fn tree(source: &Path, how: Source, recursive: bool, builder: &mut Builder) -> R
     let idmap = how.idmap && (stat.dev(), stat.ino) != (host_root.dev(), host_root.ino);
     let to = builder.promise();
     let path = &c_path(source);
-    builder.parent_op(Op::Tree { path, kind: S_IFDIR, recursive: recursive.into(), idmap: if idmap { 2 } else { 0 }, to });
+    builder.parent_op(Op::Tree {
+        path,
+        kind: S_IFDIR,
+        recursive: recursive.into(),
+        idmap: if idmap { 2 } else { 0 },
+        to,
+    });
     Ok(to)
 }
 
@@ -276,13 +285,11 @@ fn prepare_persistent(path: &Path, source: Source) -> Result<File> {
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| fail("make", e))?;
     let lock = File::open(path).map_err(|e| fail("open", e))?;
-    if let Err(e) = lock.try_lock() {
-        return Err(match e {
-            fs::TryLockError::WouldBlock => Error::call(format!("lock the upper {}", path.display()), Errno::EBUSY)
-                .with_hint("a directory of its own for each sandbox, or this one after the other sandbox has ended"),
-            fs::TryLockError::Error(e) => fail("lock", e),
-        });
-    }
+    call::flock(lock.as_raw_fd(), LOCK_EX | LOCK_NB).map_err(|errno| match errno {
+        Errno::EAGAIN => Error::call(format!("lock the upper {}", path.display()), Errno::EBUSY)
+            .with_hint("a directory of its own for each sandbox, or this one after the other sandbox has ended"),
+        errno => fail("lock", errno.into()),
+    })?;
     for name in ["upper", "work"] {
         let directory = path.join(name);
         match fs::DirBuilder::new().mode(0o755).create(&directory) {
@@ -305,9 +312,9 @@ impl Kept {
         match &self.lock {
             None => Ok(Slot::NONE),
             Some(lock) => {
-                let copy = lock.try_clone().map_err(|e| {
-                    Error::call("copy the upper's lock", Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-                })?;
+                let copy = lock
+                    .try_clone()
+                    .map_err(|e| Error::call("copy the upper's lock", Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
                 Ok(builder.send(Fd::Owned(copy.into())))
             }
         }

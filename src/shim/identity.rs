@@ -43,11 +43,7 @@ pub fn clocks(state: &mut State, offsets: &[u8]) -> Result<()> {
 /// such a child, made the library's own child by CLONE_PARENT; this process ends.
 pub fn relaunch() -> Result<()> {
     let mut pidfd = -1i32;
-    let args = CloneArgs {
-        flags: CLONE_PARENT | CLONE_PIDFD,
-        pidfd: &raw mut pidfd as u64,
-        ..CloneArgs::default()
-    };
+    let args = CloneArgs { flags: CLONE_PARENT | CLONE_PIDFD, pidfd: &raw mut pidfd as u64, ..CloneArgs::default() };
     // SAFETY: this is the only thread, so the child is a whole process.
     if unsafe { vfork::fork(&args) }? != 0 {
         report(Report::Moved, &[pidfd]);

@@ -142,12 +142,8 @@ fn change_tree(state: &mut State, tree: i32, change: &Change) -> Result<bool> {
     if !state.may(without::MOUNT_SETATTR) {
         return Ok(false);
     }
-    let attr = MountAttr {
-        attr_set: change.set,
-        attr_clr: change.clear,
-        propagation: change.propagation,
-        userns_fd: 0,
-    };
+    let attr =
+        MountAttr { attr_set: change.set, attr_clr: change.clear, propagation: change.propagation, userns_fd: 0 };
     let recursive = if change.recursive { AT_RECURSIVE } else { 0 };
     match call::mount_setattr(tree, c"", AT_EMPTY_PATH | recursive, &attr) {
         Ok(_) => Ok(true),
@@ -359,10 +355,7 @@ pub fn fresh_staged(
 }
 
 /// Options as mount(2) takes them: `key=value,key`.
-pub fn join<'b, 'o>(
-    buffer: &'b mut [u8],
-    options: impl Iterator<Item = (&'o CStr, &'o CStr)>,
-) -> Result<&'b CStr> {
+pub fn join<'b, 'o>(buffer: &'b mut [u8], options: impl Iterator<Item = (&'o CStr, &'o CStr)>) -> Result<&'b CStr> {
     let mut len = 0;
     let mut put = |bytes: &[u8]| -> Result<()> {
         // the last byte stays NUL

@@ -86,11 +86,7 @@ bitflags::bitflags! {
 /// `CREAT`), `ENOSYS` (before Linux 5.6, or a seccomp filter).
 pub fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: OpenFlags, mode: u32, resolve: Resolve) -> Result<OwnedFd> {
     let flags = (flags.bits() | O_CLOEXEC) as u32;
-    let how = OpenHow {
-        flags: flags.into(),
-        mode: mode.into(),
-        resolve: resolve.bits(),
-    };
+    let how = OpenHow { flags: flags.into(), mode: mode.into(), resolve: resolve.bits() };
     let fd = call::openat2(dir.as_raw_fd(), path, &how)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -174,11 +170,7 @@ pub fn open_long(path: &CStr, flags: OpenFlags) -> Result<OwnedFd> {
 
 /// Refuses to create: the functions for existing files have no mode to do it with.
 fn existing(flags: OpenFlags) -> Result<()> {
-    if flags.contains(OpenFlags::CREAT) {
-        Err(Errno::EINVAL)
-    } else {
-        Ok(())
-    }
+    if flags.contains(OpenFlags::CREAT) { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 /// A device, or the file system that a file is on.
@@ -239,10 +231,7 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
     let stat = call::fstat(fd.as_raw_fd())?;
     let mode = u32::from(stat.mode);
     Ok(Stat {
-        dev: Device {
-            major: stat.dev_major,
-            minor: stat.dev_minor,
-        },
+        dev: Device { major: stat.dev_major, minor: stat.dev_minor },
         ino: stat.ino,
         kind: match stat.kind() {
             S_IFREG => FileKind::Regular,
@@ -255,10 +244,7 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
             _ => FileKind::Other,
         },
         mode: mode & !S_IFMT,
-        rdev: Device {
-            major: stat.rdev_major,
-            minor: stat.rdev_minor,
-        },
+        rdev: Device { major: stat.rdev_major, minor: stat.rdev_minor },
         mnt_id: (stat.mask & STATX_MNT_ID != 0).then_some(stat.mnt_id),
     })
 }

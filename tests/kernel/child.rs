@@ -107,7 +107,8 @@ fn ready(builder: belljar::SandboxBuilder, script: &str) -> Fallible<(Child, Buf
     Ok((child, lines))
 }
 
-const TRAP: &str = "trap 'echo got TERM; exit 5' TERM; trap 'echo got USR1' USR1; echo ready; while :; do sleep 0.05; done";
+const TRAP: &str =
+    "trap 'echo got TERM; exit 5' TERM; trap 'echo got USR1' USR1; echo ready; while :; do sleep 0.05; done";
 
 fn signals_reach_the_payload() -> Fallible<()> {
     let (mut child, mut lines) = ready(host(), TRAP)?;
@@ -322,7 +323,9 @@ fn the_host_dies() -> Fallible<()> {
 pub fn host_that_dies(pid_namespace: &str) -> Fallible<()> {
     let builder = match pid_namespace {
         "new" => host(),
-        _ => host().mounts(Mounts::none().mount(Mount::dev("/dev"))).namespaces(Namespaces::isolated().pid(Pid::Inherit)),
+        _ => {
+            host().mounts(Mounts::none().mount(Mount::dev("/dev"))).namespaces(Namespaces::isolated().pid(Pid::Inherit))
+        }
     };
     let marker = if pid_namespace == "new" { "7770009" } else { "7770010" };
     let (_child, _lines) = ready(builder, &tree(marker))?;

@@ -3,7 +3,8 @@
 use crate::common::*;
 use crate::harness::{Need, TempDir, Test};
 use belljar::{
-    ErrorKind, IdMap, IdRange, Init, Mount, Mounts, Namespaces, Net, Pid, RootFs, Sandbox, Time, Upper, User, Uts, testing,
+    ErrorKind, IdMap, IdRange, Init, Mount, Mounts, Namespaces, Net, Pid, RootFs, Sandbox, Time, Upper, User, Uts,
+    testing,
 };
 
 pub fn tests() -> Vec<Test> {
@@ -24,9 +25,7 @@ pub fn tests() -> Vec<Test> {
 
 fn all_defects_together() -> Fallible<()> {
     let range = IdRange { inside: 0, outside: 0, count: 0 };
-    let namespaces = Namespaces::isolated()
-        .user(User::New(IdMap::ranges([range], [])))
-        .uts(Uts::new("x".repeat(65)));
+    let namespaces = Namespaces::isolated().user(User::New(IdMap::ranges([range], []))).uts(Uts::new("x".repeat(65)));
     let root = RootFs::overlay(Vec::<String>::new())
         .hide("relative")
         .file_mode("/f", 0o7777, "")
@@ -43,8 +42,17 @@ fn all_defects_together() -> Fallible<()> {
     assert_kind(&error, ErrorKind::InvalidSpec);
     let all = error.to_string();
     for part in [
-        "0 layers", "\"relative\" is not absolute", "mode 7777", "no target", "room for nothing", "65 bytes", "NUL byte",
-        "is empty", "would hide the root", "id 0", "has 0 ranges",
+        "0 layers",
+        "\"relative\" is not absolute",
+        "mode 7777",
+        "no target",
+        "room for nothing",
+        "65 bytes",
+        "NUL byte",
+        "is empty",
+        "would hide the root",
+        "id 0",
+        "has 0 ranges",
     ] {
         assert!(all.contains(part), "{part:?} is missing in: {all}");
     }
@@ -54,7 +62,12 @@ fn all_defects_together() -> Fallible<()> {
         (Sandbox::builder(RootFs::host().hide("/etc")), "layers of the sandbox's own"),
         (Sandbox::builder(RootFs::inherit()).mount(Mount::tmpfs("/x")), "cannot get mounts"),
         (Sandbox::builder(RootFs::empty().upper(Upper::Persist("/x".into()))), "persistent"),
-        (Sandbox::builder(RootFs::host()).namespaces(Namespaces::inherited()).mount(Mount::bind("/etc", "/x").idmapped()), "id-mapped"),
+        (
+            Sandbox::builder(RootFs::host())
+                .namespaces(Namespaces::inherited())
+                .mount(Mount::bind("/etc", "/x").idmapped()),
+            "id-mapped",
+        ),
     ] {
         let error = refused(builder.build())?;
         assert_kind(&error, ErrorKind::InvalidSpec);
@@ -123,7 +136,8 @@ fn display() -> Fallible<()> {
     let error = refused(host().build()?.spawn(&belljar::Command::new("/no/such/program")))?;
     let text = error.to_string();
     assert!(!text.contains('\n'), "{text}");
-    let shape = text.starts_with("step ") && text.contains(" of ") && text.contains("execute /no/such/program: ENOENT (");
+    let shape =
+        text.starts_with("step ") && text.contains(" of ") && text.contains("execute /no/such/program: ENOENT (");
     assert!(shape && text.contains("; try: "), "{text}");
     assert!(format!("{error:?}").contains("ProgramNotFound"));
     let io: std::io::Error = error.into();
@@ -189,7 +203,12 @@ fn explain_is_golden() -> Fallible<()> {
     let root = RootFs::empty().file("/etc/motd", "hello").hide("/x");
     let sandbox = Sandbox::builder(root)
         .namespaces(namespaces)
-        .mounts(Mounts::none().mount(Mount::proc("/proc")).mount(Mount::tmpfs("/tmp").mode(0o1777)).mount(Mount::mask("/m")))
+        .mounts(
+            Mounts::none()
+                .mount(Mount::proc("/proc"))
+                .mount(Mount::tmpfs("/tmp").mode(0o1777))
+                .mount(Mount::mask("/m")),
+        )
         .build()?;
     let mut command = belljar::Command::new("/bin/true");
     command.arg("one argument").env_clear().env("K", "v").uid(1).gid(2).current_dir("/tmp");

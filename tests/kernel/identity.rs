@@ -84,7 +84,9 @@ fn ranges_and_payload_ids() -> Fallible<()> {
     let dir = TempDir::new()?;
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
     let sandbox = host()
-        .namespaces(Namespaces::isolated().user(User::New(IdMap::ranges([range(0, 300_000, 9)], [range(0, 500_000, 9)]))))
+        .namespaces(
+            Namespaces::isolated().user(User::New(IdMap::ranges([range(0, 300_000, 9)], [range(0, 500_000, 9)]))),
+        )
         .mount(Mount::bind(dir.path(), "/mnt"))
         .build()?;
     assert!(sandbox.status(sh("echo x > /mnt/file").uid(7).gid(8))?.success());
@@ -104,7 +106,10 @@ fn extents_340() -> Fallible<()> {
     assert!(error.to_string().contains("4095"), "{error}");
     let more = (0..341).map(|i| IdRange { inside: i, outside: 10_000 + 2 * i, count: 1 });
     let map = IdMap::ranges(more, ranges);
-    assert_kind(&refused(host().namespaces(Namespaces::isolated().user(User::New(map))).build())?, ErrorKind::InvalidSpec);
+    assert_kind(
+        &refused(host().namespaces(Namespaces::isolated().user(User::New(map))).build())?,
+        ErrorKind::InvalidSpec,
+    );
     Ok(())
 }
 

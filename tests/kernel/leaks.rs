@@ -267,9 +267,7 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::new("leaks::attributes", &[], || {
             let cwd = env::current_dir()?;
-            caught(&["changed /proc/self/cwd: "], || {
-                env::set_current_dir("/proc")
-            })?;
+            caught(&["changed /proc/self/cwd: "], || env::set_current_dir("/proc"))?;
             env::set_current_dir(cwd)?;
             let mask = caught(&["changed Umask: "], || Ok(umask(Mode::S_IRWXO)))?;
             umask(mask);

@@ -242,7 +242,10 @@ fn targets_stay_inside() -> Fallible<()> {
                 let target = format!("/{name}/sub");
                 let root = RootFs::dir(layer.path());
                 let sandbox = with_programs(Sandbox::builder(root)).mount(Mount::tmpfs(&target)).build()?;
-                let inside = prints(&sandbox, &format!("touch {target}/x && grep -c '{} ' /proc/mounts", outside.path().join("sub").display()))?;
+                let inside = prints(
+                    &sandbox,
+                    &format!("touch {target}/x && grep -c '{} ' /proc/mounts", outside.path().join("sub").display()),
+                )?;
                 assert_eq!(inside, "1", "the link's target was made inside");
             }
             Ok(())
@@ -250,7 +253,8 @@ fn targets_stay_inside() -> Fallible<()> {
     }
     assert_eq!(fs::read_dir(outside.path())?.count(), 0);
     let root = RootFs::dir(layer.path());
-    let sandbox = with_programs(Sandbox::builder(root)).mount(Mount::tmpfs("/magic/tmp").missing(Missing::Error)).build()?;
+    let sandbox =
+        with_programs(Sandbox::builder(root)).mount(Mount::tmpfs("/magic/tmp").missing(Missing::Error)).build()?;
     assert!(refused(sandbox.spawn(&sh("true")))?.step().is_some());
     Ok(())
 }
@@ -297,7 +301,10 @@ fn no_propagation() -> Fallible<()> {
             .mount(Mount::bind("/usr", "/data").propagation(propagation))
             .security(belljar::Security::new().capabilities(keep))
             .build()?;
-        let seen = prints(&sandbox, "mount -t tmpfs none /data && mount -t tmpfs none /tmp && grep -c ' / /data ' /proc/self/mountinfo")?;
+        let seen = prints(
+            &sandbox,
+            "mount -t tmpfs none /data && mount -t tmpfs none /tmp && grep -c ' / /data ' /proc/self/mountinfo",
+        )?;
         assert_eq!(seen, "1", "{propagation:?}: the mount inside was made");
     }
     assert_eq!(fs::read_to_string("/proc/self/mountinfo")?, before);
@@ -327,10 +334,8 @@ fn racing_link() -> Fallible<()> {
     let name = shared.path().join("name");
     let stop = std::sync::atomic::AtomicBool::new(false);
     let rounds = if std::env::var_os("BELLJAR_TEST_LONG").is_some() { 100_000 } else { 1000 };
-    let sandbox = empty([
-        Mount::bind(shared.path(), "/shared"),
-        Mount::tmpfs("/shared/name/sub").missing(Missing::Skip),
-    ])?;
+    let sandbox =
+        empty([Mount::bind(shared.path(), "/shared"), Mount::tmpfs("/shared/name/sub").missing(Missing::Skip)])?;
     let mut mounted = 0;
     /// Ends the other thread however this one ends.
     struct Stop<'a>(&'a std::sync::atomic::AtomicBool);

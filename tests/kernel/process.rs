@@ -68,7 +68,10 @@ fn arguments() -> Fallible<()> {
     for bad in [Command::new("tr\0ue"), Command::new("")] {
         assert_kind(&refused(sandbox.spawn(&bad))?, ErrorKind::InvalidSpec);
     }
-    assert_kind(&refused(sandbox.spawn(Command::new("true").arg("a\0b").env("x=y", "z").current_dir("rel")))?, ErrorKind::InvalidSpec);
+    assert_kind(
+        &refused(sandbox.spawn(Command::new("true").arg("a\0b").env("x=y", "z").current_dir("rel")))?,
+        ErrorKind::InvalidSpec,
+    );
     Ok(())
 }
 
@@ -193,7 +196,8 @@ fn nothing_of_the_host() -> Fallible<()> {
     let sandbox = host().build()?;
     let mut child = sandbox.spawn(&sh("sleep 60"))?;
     let pid = child.id();
-    let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).map(|b| String::from_utf8_lossy(&b).into_owned());
+    let read =
+        |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).map(|b| String::from_utf8_lossy(&b).into_owned());
     assert_eq!(read("comm")?, "belljar\n");
     if nix::unistd::geteuid().is_root() {
         assert_eq!((read("cmdline")?.trim_matches('\0'), read("environ")?.as_str()), ("", ""));

@@ -28,7 +28,11 @@ pub fn tests() -> Vec<Test> {
         Test::new("rootfs::persist_keeps_and_locks", OVERLAY, persist_keeps_and_locks),
         Test::new("rootfs::persist_is_locked_while_the_payload_is_init", OVERLAY, persist_locked_for_payload_init),
         Test::new("rootfs::none_is_read_only", OVERLAY, none_is_read_only),
-        Test::new("rootfs::roots_layers_are_id_mapped", &[Need::Root, Need::UserOverlay, Need::Kernel(5, 19)], id_mapped),
+        Test::new(
+            "rootfs::roots_layers_are_id_mapped",
+            &[Need::Root, Need::UserOverlay, Need::Kernel(5, 19)],
+            id_mapped,
+        ),
         Test::new("rootfs::without_id_mapping_files_are_nobodys", &[Need::Root, Need::UserOverlay], not_id_mapped),
         Test::new("rootfs::layers_of_any_number", OVERLAY, layers_of_any_number),
         Test::new("rootfs::layers_of_any_path", OVERLAY, layers_of_any_path),
@@ -102,7 +106,8 @@ fn host_is_read_only() -> Fallible<()> {
     assert!(text(&output).contains("usr\n") && text(&output).contains("Read-only file system"), "{}", text(&output));
     // each mount of the host is there, and each read-only but for those of the plan
     let mounts = prints(&sandbox, "cat /proc/self/mountinfo")?;
-    let writable: Vec<_> = mounts.lines().filter(|l| l.split(' ').nth(5).is_some_and(|o| o.starts_with("rw"))).collect();
+    let writable: Vec<_> =
+        mounts.lines().filter(|l| l.split(' ').nth(5).is_some_and(|o| o.starts_with("rw"))).collect();
     for line in writable {
         let point = line.split(' ').nth(4).unwrap_or_default();
         assert!(point.starts_with("/proc") || point.starts_with("/dev") || point == "/tmp", "{line}");
@@ -123,7 +128,10 @@ fn empty_holds_only_the_mounts() -> Fallible<()> {
     let sandbox = with_programs(Sandbox::builder(RootFs::empty().file("/etc/motd", "hello"))).build()?;
     let seen = prints(&sandbox, "ls / | tr '\\n' ' '; cat /etc/motd; touch /new && echo ' written'")?;
     let expected = ["bin ", "dev ", "etc ", "lib "];
-    assert!(expected.iter().all(|e| seen.contains(e)) && !seen.contains("home") && seen.ends_with("hello written"), "{seen}");
+    assert!(
+        expected.iter().all(|e| seen.contains(e)) && !seen.contains("home") && seen.ends_with("hello written"),
+        "{seen}"
+    );
     let sandbox = with_programs(Sandbox::builder(RootFs::empty().read_only())).build()?;
     assert_eq!(prints(&sandbox, "! touch /new 2>/dev/null; touch /tmp/new && echo ok")?, "ok");
     Ok(())
@@ -156,7 +164,10 @@ fn directories_of_layers_can_be_replaced() -> Fallible<()> {
     }
     for upper in uppers {
         let sandbox = layers.sandbox(layers.root().upper(upper))?;
-        assert_eq!(prints(&sandbox, "rm -r /deep; ls /deep 2>/dev/null || echo gone; mkdir -p /deep/er; ls /deep/er")?, "gone");
+        assert_eq!(
+            prints(&sandbox, "rm -r /deep; ls /deep 2>/dev/null || echo gone; mkdir -p /deep/er; ls /deep/er")?,
+            "gone"
+        );
     }
     Ok(())
 }
@@ -248,10 +259,15 @@ fn init_layer_entries() -> Fallible<()> {
 /// Directories of a layer whose owner the sandbox's map does not know.
 fn entries_below_others() -> Fallible<()> {
     // the host's /usr: root's, for an ordinary user; without id mapping for root too
-    let root = || RootFs::overlay(["/usr"]).hide("/share").hide("/bin/id").file("/local/share/mine", "mine").opaque("/include");
+    let root = || {
+        RootFs::overlay(["/usr"]).hide("/share").hide("/bin/id").file("/local/share/mine", "mine").opaque("/include")
+    };
     let check = || -> Fallible<()> {
         let sandbox = with_programs(Sandbox::builder(root())).build()?;
-        let seen = prints(&sandbox, "ls /share 2>/dev/null; ls /include; cat /local/share/mine; test -e /local/bin && echo +")?;
+        let seen = prints(
+            &sandbox,
+            "ls /share 2>/dev/null; ls /include; cat /local/share/mine; test -e /local/bin && echo +",
+        )?;
         assert_eq!(seen, "mine+");
         Ok(())
     };
@@ -276,7 +292,10 @@ fn persist_keeps_and_locks() -> Fallible<()> {
     let upper = TempDir::new()?;
     let sandbox = layers.sandbox(layers.root().upper(Upper::Persist(upper.path().into())))?;
     prints(&sandbox, "echo kept > /kept; rm /shared/a")?;
-    assert_eq!(prints(&sandbox, "cat /kept; ls /shared | tr '\\n' ' '; ls -ln /kept | cut -d' ' -f3")?, "kept\nb only-low 0");
+    assert_eq!(
+        prints(&sandbox, "cat /kept; ls /shared | tr '\\n' ' '; ls -ln /kept | cut -d' ' -f3")?,
+        "kept\nb only-low 0"
+    );
     assert!(upper.path().join("upper/kept").exists());
     // the init layer's entries and the mount targets are not in it
     let names: Vec<_> = fs::read_dir(upper.path().join("upper"))?.collect::<Result<Vec<_>, _>>()?;
@@ -363,7 +382,8 @@ fn layers_of_any_number() -> Fallible<()> {
 
 fn layers_of_any_path() -> Fallible<()> {
     let dir = TempDir::new()?;
-    let names = ["with space", "with:colon", "with,comma", "with\\backslash", "ünïcode", "lowerdir=x", &"n".repeat(250)];
+    let names =
+        ["with space", "with:colon", "with,comma", "with\\backslash", "ünïcode", "lowerdir=x", &"n".repeat(250)];
     let mut layers = Vec::new();
     for name in names {
         let layer = dir.path().join(name);
@@ -477,6 +497,9 @@ fn old_root_is_gone() -> Fallible<()> {
     let roots: Vec<_> = mounts.lines().filter(|l| l.split(' ').nth(4) == Some("/")).collect();
     assert_eq!(roots.len(), 1, "{mounts}");
     assert!(mounts.lines().all(|l| !l.contains("/sys/fs/cgroup")), "{mounts}");
-    assert_eq!(prints(&sandbox, &format!("ls {dir} 2>/dev/null || echo absent; cd ..; cd ../..; ls -d shared"))?, "absent\nshared");
+    assert_eq!(
+        prints(&sandbox, &format!("ls {dir} 2>/dev/null || echo absent; cd ..; cd ../..; ls -d shared"))?,
+        "absent\nshared"
+    );
     Ok(())
 }

@@ -56,7 +56,8 @@ fn layers_import_downward() -> Fallible<()> {
     let mut seen = 0;
     for (path, text) in sources(&src())? {
         let relative = path.strip_prefix(src())?.to_owned();
-        let top = relative.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+        let top =
+            relative.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
         let module = top.trim_end_matches(".rs").to_owned();
         if module == "shim" || module == "lib" {
             continue; // a program of its own; the exports
@@ -102,7 +103,9 @@ fn library_does_not_print_or_panic() -> Fallible<()> {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in code.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            for form in ["println!(", "eprintln!(", "dbg!(", ".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!("] {
+            for form in
+                ["println!(", "eprintln!(", "dbg!(", ".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!("]
+            {
                 assert!(!code.contains(form), "{}:{}: {line}", path.display(), number + 1);
             }
         }

@@ -182,7 +182,13 @@ pub fn fstatfs(fd: i32) -> Result<StatFs> {
 }
 
 /// mount(2); an absent string is NULL.
-pub fn mount(source: Option<&CStr>, target: &CStr, fstype: Option<&CStr>, flags: usize, data: Option<&CStr>) -> Result<()> {
+pub fn mount(
+    source: Option<&CStr>,
+    target: &CStr,
+    fstype: Option<&CStr>,
+    flags: usize,
+    data: Option<&CStr>,
+) -> Result<()> {
     let pointer = |s: Option<&CStr>| s.map_or(core::ptr::null(), CStr::as_ptr);
     // SAFETY: each pointer is NULL or a C string that outlives the call.
     unsafe { syscall!(mount, pointer(source), target.as_ptr(), pointer(fstype), flags, pointer(data)) }?;

@@ -17,11 +17,8 @@ const MAX_LINKS: u32 = 40;
 /// Opens `path` beneath `root` with `flags` (`O_CLOEXEC` is added).
 pub fn open_in_root(root: i32, path: &CStr, flags: i32, use_openat2: bool) -> Result<i32> {
     if use_openat2 {
-        let how = OpenHow {
-            flags: (flags | O_CLOEXEC) as u64,
-            mode: 0,
-            resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-        };
+        let how =
+            OpenHow { flags: (flags | O_CLOEXEC) as u64, mode: 0, resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
         // A rename somewhere on the way makes the kernel answer EAGAIN: openat2(2).
         for _ in 0..64 {
             match call::openat2(root, path, &how) {

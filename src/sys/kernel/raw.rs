@@ -32,11 +32,7 @@ pub type Result<T> = core::result::Result<T, Errno>;
 
 /// Turns a raw return value into a result.
 pub fn check(ret: isize) -> Result<usize> {
-    if (-4095..0).contains(&ret) {
-        Err(Errno(-ret as i32))
-    } else {
-        Ok(ret as usize)
-    }
+    if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as usize) }
 }
 
 macro_rules! numbers {

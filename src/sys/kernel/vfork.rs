@@ -18,7 +18,7 @@ impl<const N: usize> Stack<N> {
     #[inline(always)]
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Stack<N> {
-        const { assert!(N % 16 == 0) };
+        const { assert!(N.is_multiple_of(16)) };
         Stack(core::mem::MaybeUninit::uninit())
     }
 }
