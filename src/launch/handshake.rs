@@ -6,39 +6,47 @@ use crate::plan::remedy::failure;
 use crate::program::{Op, Program, REPORT_MAX, Report, Slot};
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Well below the default send buffer of a UNIX socket (net.core.wmem_default, 208 KiB).
 const PACKET: usize = 32 * 1024;
 
-/// Sends the Program with its descriptors in the order of their slots.
-pub(super) fn send<'f>(
-    control: BorrowedFd<'_>,
-    program: &Program,
-    fds: impl Iterator<Item = (Slot, BorrowedFd<'f>)>,
-) -> Result<()> {
-    let mut fds: Vec<_> = fds.collect();
-    fds.sort_unstable_by_key(|(slot, _)| slot.0);
-    debug_assert_eq!(fds.len(), program.fd_count());
-    let fds: Vec<_> = fds.into_iter().map(|(_, fd)| fd).collect();
-    let mut bytes = program.bytes();
+/// Whether the Program can be sent before there is a reader.
+pub(super) fn fits(program: &Program) -> bool {
+    program.bytes().len() <= PACKET
+}
+
+/// Sends the Program with the descriptors at hand, in the order of their slots.
+pub(super) fn send_program(control: BorrowedFd<'_>, program: &Program) -> Result<()> {
+    let fds: Vec<_> = program.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
     let mut fds = fds.as_slice();
-    while !bytes.is_empty() || !fds.is_empty() {
-        let (head, tail) = bytes.split_at(bytes.len().min(PACKET));
-        let (some, rest) = fds.split_at(fds.len().min(socket::MAX_FDS));
-        // descriptors travel with at least one byte; the shim does not count a lone one
-        let packet = if head.is_empty() { &[0] } else { head };
-        match socket::send(control, packet, some) {
-            // the shim is gone: what it said before is heard next
-            Err(Errno::EPIPE) => return Ok(()),
-            answer => answer.map_err(|errno| {
-                Error::call("send the Program to the shim", errno)
-                    .with_hint("a higher RLIMIT_NOFILE: it bounds the descriptors that may be in flight")
-            })?,
-        }
-        (bytes, fds) = (tail, rest);
+    for packet in program.bytes().chunks(PACKET) {
+        send(control, packet, std::mem::take(&mut fds))?;
     }
     Ok(())
+}
+
+/// Tells the shim that its ids are mapped, and sends it the trees.
+pub(super) fn go(control: BorrowedFd<'_>, program: &Program, mut trees: Vec<(Slot, OwnedFd)>) -> Result<()> {
+    trees.sort_unstable_by_key(|(slot, _)| slot.0);
+    debug_assert_eq!(trees.len(), program.tree_count());
+    let fds: Vec<_> = trees.iter().map(|(_, fd)| fd.as_fd()).collect();
+    if !program.ops().any(|op| matches!(op, Op::Await {})) {
+        return Ok(());
+    }
+    if fds.is_empty() {
+        return send(control, &[0], &[]);
+    }
+    fds.chunks(socket::MAX_FDS).try_for_each(|some| send(control, &[0], some))
+}
+
+fn send(control: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    match socket::send(control, packet, fds) {
+        // the shim is gone: what it said before is heard next
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        Err(errno) => Err(Error::call("send the Program to the shim", errno)
+            .with_hint("a higher RLIMIT_NOFILE: it bounds the descriptors that may be in flight")),
+    }
 }
 
 /// Waits until the payload runs, or an op has failed.
@@ -47,7 +55,7 @@ pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child
     let mut packet = [0u8; REPORT_MAX];
     loop {
         let (len, mut fds) = match socket::receive(control, &mut packet, true) {
-            Err(Errno(libc::ECONNRESET)) => (0, Vec::new()),
+            Err(Errno::ECONNRESET) => (0, Vec::new()),
             answer => answer.map_err(|errno| Error::call("hear from the shim", errno))?,
         };
         match Report::decode(&packet[..len]) {

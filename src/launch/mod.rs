@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! parent                                    shim (in its new namespaces)
-//!   clone3 + execveat ─────────────────────▶  receive (blocks)
-//!   write uid_map, setgroups, gid_map
-//!   clone and id-map trees of the host
-//!   send the Program and descriptors ──────▶  op, op, op, …
+//!   send the Program and descriptors ──┐
+//!   clone3 + execveat ─────────────────┴───▶  receive; op, op: what needs no ids
+//!   write uid_map, setgroups, gid_map         │
+//!   clone and id-map trees of the host        │
+//!   go, with the trees ─────────────────────▶ Await; op, op, op, …
 //!   wait ◀─────────────────── Failed(k, errno) or Started(pid)
 //! ```
 //! Whatever fails, what was made is undone: the process is killed and reaped, and
@@ -52,6 +53,11 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     let image = image::shim(without)?;
     let (control, theirs) = socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
     let mut launch = Launch { program, image, child: None, joins: Vec::new(), trees: Vec::new(), notes: Vec::new() };
+    // A Program that does not fit the socket waits until somebody reads it.
+    let early = handshake::fits(program);
+    if early {
+        handshake::send_program(control.as_fd(), program)?;
+    }
     for (index, op) in (0..).zip(program.ops()) {
         let done = match op {
             Op::JoinFirst { .. } | Op::Clone { .. } | Op::MapIds { .. } | Op::Tree { .. }
@@ -60,7 +66,7 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
                 Err(Errno::EIO.into())
             }
             Op::JoinFirst { kind, fd, .. } => launch.join_first(kind, fd),
-            Op::Clone { flags } => launch.clone(flags, theirs.as_fd()),
+            Op::Clone { flags, capabilities } => launch.clone(flags, capabilities, theirs.as_fd()),
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
                 id_map::write(launch.pid()?, uid, gid, deny_setgroups != 0, helper != 0)
             }
@@ -77,9 +83,10 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     drop(theirs);
     let Launch { trees, notes, child, .. } = launch;
     let child = child.ok_or_else(|| Error::call("run a Program that starts nothing", Errno::EINVAL))?;
-    let fds = program.fds.iter().map(|(slot, fd)| (*slot, fd.as_fd()));
-    let trees = trees.iter().map(|(slot, fd)| (*slot, fd.as_fd()));
-    handshake::send(control.as_fd(), program, fds.chain(trees))?;
+    if !early {
+        handshake::send_program(control.as_fd(), program)?;
+    }
+    handshake::go(control.as_fd(), program, trees)?;
     let (pid, pidfd) = handshake::wait_started(control.as_fd(), program, child)?;
     Ok(Running { pid, pidfd, control, notes })
 }
@@ -105,9 +112,13 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn clone(&mut self, flags: u64, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    fn clone(&mut self, flags: u64, capabilities: u64, channel: BorrowedFd<'_>) -> Result<(), Failure> {
         let namespaces = NamespaceFlags::from_bits_truncate(flags);
-        let cloned = CloneExec::new(self.image, channel).joins(&self.joins).namespaces(namespaces).spawn()?;
+        let cloned = CloneExec::new(self.image, channel)
+            .joins(&self.joins)
+            .namespaces(namespaces)
+            .capabilities(capabilities)
+            .spawn()?;
         self.child = Some(Unfinished(Some(cloned)));
         Ok(())
     }

@@ -22,6 +22,11 @@ use crate::program::{Builder, Op, Slot};
 use crate::sys::namespace::NamespaceFlags;
 use std::fmt::Write;
 
+/// What the set-up takes in a new user namespace: CAP_CHOWN, DAC_OVERRIDE,
+/// DAC_READ_SEARCH, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_CHROOT,
+/// SYS_ADMIN, SYS_TIME, SETFCAP (capabilities(7)). Each costs a call before the shim runs.
+const SETUP: u64 = 0x1ff | 1 << 12 | 1 << 18 | 1 << 21 | 1 << 25 | 1 << 31;
+
 /// The mount namespace, which the root file system decides.
 pub(crate) enum MountNamespace<'a> {
     New,
@@ -46,13 +51,14 @@ impl Namespaces {
     }
 
     /// Appends the ops, up to names and `lo`. `ids`: the map of a new user namespace.
-    /// `payload_is_init`: no shim stays.
+    /// `payload_is_init`: no shim stays. `keep`: the payload's capabilities.
     pub(crate) fn lower(
         &self,
         host: &Host,
         ids: Option<&Resolved>,
         mount: &MountNamespace<'_>,
         payload_is_init: bool,
+        keep: u64,
         builder: &mut Builder,
     ) -> Result<()> {
         let new = self.new_flags(mount);
@@ -72,7 +78,7 @@ impl Namespaces {
                 builder.parent_op(Op::JoinFirst { kind, fd, name: &name });
             }
         }
-        builder.parent_op(Op::Clone { flags: at_clone.bits() });
+        builder.parent_op(Op::Clone { flags: at_clone.bits(), capabilities: SETUP | keep });
         if let Some(ids) = ids {
             builder.parent_op(Op::MapIds {
                 uid: &Resolved::text(&ids.uids),
@@ -101,7 +107,6 @@ impl Namespaces {
         if enters_by_fork {
             builder.op(Op::Relaunch {});
         }
-        builder.op(self.setup_ids(host, ids));
         if let Uts::New { hostname, domainname } = &self.uts {
             builder.op(Op::Hostname { name: &c_string(hostname.as_bytes()) });
             if let Some(name) = domainname {
@@ -111,6 +116,13 @@ impl Namespaces {
         if matches!(self.net, Net::New) {
             builder.op(Op::Loopback {});
         }
+        // up to here nothing needed an id: it ran while the parent wrote the maps
+        builder.op(Op::Signals {});
+        builder.op(Op::Bounding { capabilities: keep, last: host.last_capability });
+        if ids.is_some() {
+            builder.op(Op::Await {});
+        }
+        builder.op(self.setup_ids(host, ids));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Putting the domains' ops in order.
 
 use super::check::Template;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::namespace::{MountNamespace, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Streams};
@@ -38,7 +38,8 @@ pub(crate) fn compile(
         _ => MountNamespace::New,
     };
     let stay = matches!(init, Init::Shim);
-    namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, &mut builder)?;
+    let keep = security.capabilities.bits();
+    namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, keep, &mut builder)?;
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
     let kept = root.lower(template.source(without), &targets, &mut builder)?;
@@ -58,6 +59,10 @@ pub(crate) fn compile(
         },
         |builder| security.lower(builder),
     )?;
+    if !builder.fits() {
+        return Err(Error::new(ErrorKind::LimitReached, "compile the sandbox: it has more than 1900 sources")
+            .with_hint("fewer layers and mounts"));
+    }
     Ok(Compiled { program: builder.finish(without, fault), streams, kept })
 }
 
@@ -68,5 +73,5 @@ fn payload_ids(template: &Template) -> Ids {
         (None, User::Join(_)) => (0, 0, false),
         (None, _) => (host.uid, host.gid, host.may_map),
     };
-    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits(), last_capability: host.last_capability }
+    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits() }
 }

@@ -35,7 +35,7 @@ fn say(kind: ErrorKind, hint: impl Into<String>) -> Remedy {
 fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy {
     use ErrorKind::*;
     match (op, errno) {
-        (Op::Clone { flags }, errno) => clone(*flags, errno),
+        (Op::Clone { flags, .. }, errno) => clone(*flags, errno),
         (Op::MapIds { helper: 1, .. }, Errno::ENOENT) => {
             say(NotSupported, "the package uidmap (newuidmap, newgidmap), or IdMap::caller(), which needs no helper")
         }
@@ -81,7 +81,10 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Clocks { .. }, Errno::ERANGE) => say(InvalidSpec, "offsets that leave both clocks positive and below 146 years"),
         (Op::Clocks { .. }, Errno::ENOENT) => say(NotSupported, "a host with /proc, or Time::Inherit"),
         (Op::SetupIds { .. }, Errno::EINVAL) => say(InvalidSpec, "a user namespace in which id 0 is mapped"),
-        (Op::PrivateMounts {} | Op::Scratch { .. }, Errno::EPERM | Errno::EACCES) => {
+        (
+            Op::Hostname { .. } | Op::Domainname { .. } | Op::Loopback {} | Op::PrivateMounts {} | Op::Scratch { .. },
+            Errno::EPERM | Errno::EACCES,
+        ) => {
             restricted_user_namespaces().or_else(|| {
                 say(
                     NotPermitted,
@@ -115,7 +118,6 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Hide { .. }, Errno::EPERM | Errno::EOPNOTSUPP) => {
             say(NotSupported, "Mount::mask(path): whiteouts in a user namespace need Linux 5.8")
         }
-        (Op::Loopback {}, Errno::EPERM) => say(NotPermitted, "Net::New together with User::New, or CAP_NET_ADMIN"),
         (Op::Credentials { .. }, Errno::EINVAL) => say(InvalidSpec, "ids that the sandbox's id map has"),
         (Op::Credentials { .. }, Errno::EPERM) => {
             say(NotPermitted, "the default ids: another uid or gid takes CAP_SETUID and CAP_SETGID, which User::New gives")

@@ -23,9 +23,8 @@ pub(crate) struct Ids {
     pub uid: u32,
     pub gid: u32,
     pub may_set_groups: bool,
-    /// What the payload keeps, and the kernel's last capability.
+    /// What the payload keeps.
     pub capabilities: u64,
-    pub last_capability: u32,
 }
 
 impl Command {
@@ -93,7 +92,6 @@ impl Command {
             groups: &groups,
             set_groups: ids.may_set_groups.into(),
             capabilities: ids.capabilities,
-            last: ids.last_capability,
         });
         security(builder);
         builder.op(Op::WorkingDirectory { path: &c_path(&self.current_dir) });

@@ -1,14 +1,10 @@
 //! Putting a Program together.
 
-use super::wire::codec::{HEADER, Header, NO_FAULT, Reader, Sink, Slot};
+use super::wire::codec::{HEADER, Header, LOCAL, NO_FAULT, Reader, SLOTS, Sink, Slot, TREES};
 use super::wire::op::Op;
 use crate::handle::Fd;
 use std::ffi::CStr;
 use std::fmt;
-
-/// Slots from here on are filled by the shim's own ops, those below by descriptors
-/// that the library sends along.
-const LOCAL: u16 = 1024;
 
 /// Collects ops and the descriptors that they refer to.
 #[derive(Default)]
@@ -17,7 +13,7 @@ pub(crate) struct Builder {
     parent: Buffer,
     shim: Buffer,
     ops: u32,
-    sent: u16,
+    trees: u16,
     local: u16,
     fds: Vec<(Slot, Fd)>,
 }
@@ -54,21 +50,28 @@ impl Builder {
 
     /// A slot for a descriptor that is at hand.
     pub fn send(&mut self, fd: Fd) -> Slot {
-        let slot = self.promise();
+        let slot = Slot(self.fds.len() as u16);
         self.fds.push((slot, fd));
         slot
     }
 
-    /// A slot for a descriptor that the launch will make (see [`Op::Tree`]).
+    /// A slot for a tree that the launch will clone (see [`Op::Tree`]).
     pub fn promise(&mut self) -> Slot {
-        self.sent += 1;
-        Slot(self.sent - 1)
+        self.trees = self.trees.saturating_add(1);
+        Slot(TREES.saturating_add(self.trees - 1))
     }
 
     /// A slot that an op of the shim fills.
     pub fn local(&mut self) -> Slot {
-        self.local += 1;
-        Slot(LOCAL + self.local - 1)
+        self.local = self.local.saturating_add(1);
+        Slot(LOCAL.saturating_add(self.local - 1))
+    }
+
+    /// Whether every descriptor has a slot of its own: there are some 2000 for sources.
+    pub fn fits(&self) -> bool {
+        self.fds.len() <= TREES.into()
+            && TREES + self.trees.min(LOCAL) <= LOCAL
+            && usize::from(LOCAL) + usize::from(self.local) <= SLOTS
     }
 
     /// The Program, for a kernel with all features but `without`.
@@ -78,7 +81,8 @@ impl Builder {
         let header = Header {
             total: bytes.len() as u32,
             ops: self.ops,
-            fds: self.sent as u32,
+            fds: self.fds.len() as u32,
+            trees: self.trees.into(),
             without,
             fault: fault.unwrap_or(NO_FAULT),
         };
@@ -100,7 +104,7 @@ pub(crate) fn strings<S: AsRef<CStr>>(all: impl IntoIterator<Item = S>) -> Vec<u
 pub(crate) struct Program {
     bytes: Vec<u8>,
     header: Header,
-    /// The descriptors at hand; those missing are made by the launch.
+    /// The descriptors at hand; the trees are made by the launch.
     pub fds: Vec<(Slot, Fd)>,
 }
 
@@ -115,9 +119,9 @@ impl Program {
         self.header.ops
     }
 
-    /// The number of descriptors that the shim expects.
-    pub fn fd_count(&self) -> usize {
-        self.header.fds as usize
+    /// The number of trees that the shim waits for.
+    pub fn tree_count(&self) -> usize {
+        self.header.trees as usize
     }
 
     /// Whether op `index` is to fail, for tests.

@@ -19,6 +19,9 @@ impl Op<'_> {
             Op::Unshare { .. } => "unshare",
             Op::Clocks { .. } => "clocks",
             Op::Relaunch {} => "relaunch",
+            Op::Signals {} => "signals",
+            Op::Bounding { .. } => "bounding",
+            Op::Await {} => "await",
             Op::SetupIds { .. } => "setup-ids",
             Op::Hostname { .. } => "hostname",
             Op::Domainname { .. } => "domainname",
@@ -62,7 +65,7 @@ impl Op<'_> {
 impl Display for Op<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
-            Op::Clone { flags } => write!(f, "clone the shim into new namespaces: {}", Kinds(flags)),
+            Op::Clone { flags, .. } => write!(f, "clone the shim into new namespaces: {}", Kinds(flags)),
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
                 let text = |map: &[u8]| {
                     let lines: Vec<_> = map.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
@@ -93,6 +96,10 @@ impl Display for Op<'_> {
                 write!(f, "new time namespace, offsets: {}", if text.is_empty() { "none" } else { &text })
             }
             Op::Relaunch {} => f.write_str("go on as PID 1 of the new pid namespace"),
+            Op::Signals {} => f.write_str("default actions for all signals"),
+            Op::Bounding { capabilities: 0, .. } => f.write_str("empty the bounding set"),
+            Op::Bounding { capabilities, .. } => write!(f, "shrink the bounding set to {capabilities:#x}"),
+            Op::Await {} => f.write_str("wait for the id maps and the trees"),
             Op::SetupIds { uid, gid, drop_groups } => {
                 write!(f, "set up as uid {uid}, gid {gid}{}; not dumpable", on(drop_groups, ", no other groups"))
             }

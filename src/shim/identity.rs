@@ -84,9 +84,32 @@ pub fn loopback() -> Result<()> {
     set.map(drop)
 }
 
-/// The payload's ids and capabilities, in the one order that works: groups, the
-/// bounding set (needs CAP_SETPCAP), gid, uid (drops the rest), then what is kept.
-pub fn credentials(uid: u32, gid: u32, groups: Option<&[u8]>, keep: u64, last: u32) -> Result<()> {
+/// Default actions for all signals: clone3 has reset handlers, but what the host ignores
+/// stays ignored through every exec.
+pub fn signals() -> Result<()> {
+    for signal in (1..=64).filter(|signal| !matches!(*signal, SIGKILL | SIGSTOP)) {
+        call::signal_default(signal)?;
+    }
+    Ok(())
+}
+
+/// Takes all other capabilities out of the bounding set, for this process and all after it.
+pub fn bounding(keep: u64, last: u32) -> Result<()> {
+    for capability in (0..=last).filter(|c| keep & (1 << c) == 0) {
+        match call::prctl(PR_CAPBSET_DROP, capability as usize, 0) {
+            // a process without CAP_SETPCAP (an ordinary user in the host's user
+            // namespace) cannot shrink the bounding set; it has nothing to raise either
+            Err(Errno::EPERM) if call::capget()?.1 == 0 => break,
+            answer => answer?,
+        };
+    }
+    Ok(())
+}
+
+/// The payload's ids and capabilities, in the one order that works: groups, gid, uid
+/// (which drops the rest), then what is kept.
+#[inline(never)]
+pub fn credentials(uid: u32, gid: u32, groups: Option<&[u8]>, keep: u64) -> Result<()> {
     if let Some(bytes) = groups {
         let mut ids = [0u32; 64];
         let count = bytes.len() / 4;
@@ -95,24 +118,14 @@ pub fn credentials(uid: u32, gid: u32, groups: Option<&[u8]>, keep: u64, last: u
         }
         call::setgroups(ids.get(..count).ok_or(Errno::EINVAL)?)?;
     }
-    for capability in 0..=last {
-        if keep & (1 << capability) == 0 {
-            match call::prctl(PR_CAPBSET_DROP, capability as usize, 0) {
-                // a process without CAP_SETPCAP (an ordinary user in the host's user
-                // namespace) cannot shrink the bounding set; it has nothing to raise either
-                Err(Errno::EPERM) if call::capget()?.1 == 0 => break,
-                answer => answer?,
-            };
-        }
-    }
     call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
     call::setresgid(gid)?;
     if keep != 0 {
-        call::prctl(8, 1, 0)?; // PR_SET_KEEPCAPS, cleared by execve
+        call::prctl(PR_SET_KEEPCAPS, 1, 0)?; // cleared by execve
     }
     call::setresuid(uid)?;
     call::capset(keep, keep)?;
-    for capability in (0..=last).filter(|c| keep & (1 << c) != 0) {
+    for capability in (0..64).filter(|c| keep & (1 << c) != 0) {
         call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability as usize)?;
     }
     Ok(())

@@ -52,6 +52,7 @@ fn adopting(state: &mut State, path: &CStr, f: impl Fn(&State) -> Result<()>) ->
 
 /// Makes the directories on the way to `path` in the init layer, with the modes that they
 /// have but owned by root inside, and mounts the view anew, which then merges them.
+#[inline(never)]
 fn adopt(state: &mut State, path: &CStr) -> Result<()> {
     let bytes = path.to_bytes();
     let parent = bytes.iter().rposition(|b| *b == b'/').unwrap_or(0);
@@ -170,6 +171,7 @@ pub fn hide(state: &mut State, path: &CStr) -> Result<()> {
     adopting(state, path, |state| make_hide(state, path))
 }
 
+#[inline(never)]
 fn make_hide(state: &State, path: &CStr) -> Result<()> {
     let mut canonical = Canonical::new();
     match walk(state.view, path.to_bytes(), Walk::NoFollow, &mut canonical) {
@@ -218,6 +220,7 @@ pub fn opaque(state: &mut State, path: &CStr) -> Result<()> {
     adopting(state, path, |state| make_opaque(state, path))
 }
 
+#[inline(never)]
 fn make_opaque(state: &State, path: &CStr) -> Result<()> {
     let made = create(state, state.view, path, true)?;
     call::close(made)?;
@@ -239,6 +242,7 @@ fn make_opaque(state: &State, path: &CStr) -> Result<()> {
 }
 
 /// The same by a whiteout for each name, where tmpfs has no such attributes.
+#[inline(never)]
 fn whiteout_each(dir: i32, own: i32) -> Result<()> {
     let mut buffer = [0u8; 4096];
     loop {

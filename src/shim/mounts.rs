@@ -181,6 +181,7 @@ pub fn bind_classic(source: i32, over: i32, recursive: bool) -> Result<()> {
 
 /// Changes a mount by remounting it, and what is mounted below it one by one: the
 /// way before mount_setattr(2).
+#[inline(never)]
 fn change_classic(state: &State, at: At<'_>, change: &Change) -> Result<()> {
     let top = at.open(state)?;
     remount(top, change)?;
@@ -315,6 +316,7 @@ pub fn fresh(state: &mut State, fstype: &CStr, options: &[(&CStr, &CStr)], set: 
 }
 
 /// A new file system over an open target; gives a descriptor of its root.
+#[inline(never)]
 fn fresh_over(
     state: &mut State,
     fstype: &CStr,
@@ -381,6 +383,7 @@ pub fn join<'b, 'o>(buffer: &'b mut [u8], options: impl Iterator<Item = (&'o CSt
 
 /// Mounts a new file system at a target, and makes sure that it is what it should
 /// be: a target that a link of the tree leads elsewhere cannot pass for /proc.
+#[inline(never)]
 pub fn new_fs(
     state: &mut State,
     fstype: &CStr,
@@ -498,6 +501,7 @@ fn target_fd(state: &State, target: &CStr, directory: bool, missing: u32) -> Res
 /// Makes a target and the directories on the way to it (also where a link leads that
 /// leads nowhere yet), but only in file systems that this Program has made: never in
 /// the host's, which may be mounted there.
+#[inline(never)]
 pub fn create(state: &State, root: i32, target: &CStr, directory: bool) -> Result<i32> {
     let mut canonical = Canonical::new();
     walk(root, target.to_bytes(), Walk::Missing, &mut canonical)?;

@@ -78,6 +78,7 @@ pub fn mount(state: &mut State, spec: &Spec<'_>) -> Result<i32> {
 }
 
 /// `None` when this kernel does not take layers by descriptor.
+#[inline(never)]
 fn by_descriptor(state: &mut State, spec: &Spec<'_>) -> Result<Option<i32>> {
     let fs = match call::fsopen(c"overlay", FSOPEN_CLOEXEC) {
         Err(Errno::ENOSYS) => return Ok(None),
@@ -146,6 +147,7 @@ impl Data {
     }
 }
 
+#[inline(never)]
 fn by_name(state: &mut State, spec: &Spec<'_>) -> Result<i32> {
     let mut data = Data { bytes: [0; PATH_MAX], len: 0 };
     data.put(if spec.init { c"lowerdir=init" } else { c"lowerdir=" })?;

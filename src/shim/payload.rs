@@ -17,6 +17,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// until it has executed its program.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
+/// The stack of the payload's process until it executes: resolving a path takes some
+/// 30 KiB of it. Static, so that what is not touched costs nothing.
+static mut STACK: Stack<{ 256 * 1024 }> = Stack::new();
+
 /// Ends a process whose op failed, after the report.
 pub fn failed() -> ! {
     FAILED.store(true, Ordering::Relaxed);
@@ -25,24 +29,19 @@ pub fn failed() -> ! {
 
 /// Splits off the payload's process, or goes on as the payload itself.
 pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slot) -> Result<()> {
-    for signal in 1..=64 {
-        if signal != SIGKILL && signal != SIGSTOP {
-            let _ = call::signal_default(signal); // 32 and 33 do not exist on every libc's kernel view
-        }
-    }
     call::fcntl(CONTROL, F_SETFD, FD_CLOEXEC as usize)?;
     if !stay {
         return Ok(());
     }
     let watched = watch::Watched::prepare(state.get(host)?, state.get(lock).unwrap_or(-1))?;
     let mut child = (ops, state);
-    // resolving a path takes some 30 KiB; what is not touched costs nothing
-    let mut stack = Stack::<{ 256 * 1024 }>::new();
+    // SAFETY: the only reference to the static: the payload is started once, by the only thread.
+    let stack = unsafe { &mut *(&raw mut STACK) };
     let mut args = CloneArgs { exit_signal: SIGCHLD as u64, ..CloneArgs::default() };
     // SAFETY: this is the only thread of the process, without thread-local storage; the
     // child runs the rest of the Program on `child`, which outlives the clone because
     // this frame sleeps until the child has executed or ended.
-    let pid = unsafe { vfork(&mut args, &mut stack, in_child, (&raw mut child).cast()) }?;
+    let pid = unsafe { vfork(&mut args, stack, in_child, (&raw mut child).cast()) }?;
     if FAILED.load(Ordering::Relaxed) {
         call::exit_group(125); // the child has reported
     }

@@ -1,11 +1,10 @@
 //! Receiving the Program: packets on the control socket, descriptors with them.
 
 use crate::CONTROL;
-use crate::program::wire::codec::{HEADER, Header};
-use crate::state::{SLOTS, Slots};
+use crate::program::wire::codec::{HEADER, Header, Slot, TREES};
+use crate::state::{Slots, State};
 use crate::sys::kernel::raw::syscall;
 use crate::sys::kernel::{Errno, Result, call};
-use core::cell::Cell;
 
 /// A Program and the descriptors that came with it.
 pub struct Received {
@@ -18,23 +17,17 @@ pub struct Received {
 const INLINE: usize = 64 * 1024;
 static mut BUFFER: [u8; INLINE] = [0; INLINE];
 
-/// Waits for the Program. The library sends it when the id maps are written, so
-/// this is also the wait for those.
+/// Receives the Program, and the descriptors that the parent had at hand.
 ///
 /// # Safety
 /// To be called once, by the only thread.
 pub unsafe fn program() -> Result<Received> {
     // SAFETY: the only reference to the static, as this is called once by the only thread.
     let mut buffer: &'static mut [u8] = unsafe { &mut *(&raw mut BUFFER) };
-    let mut slots = [-1; SLOTS];
-    let count = Cell::new(0);
-    let mut take = |fd: i32| {
-        if let Some(slot) = slots.get_mut(count.get()) {
-            *slot = fd;
-        }
-        count.set(count.get() + 1);
-    };
-    let mut got = call::receive(CONTROL, buffer, 0, &mut take)?;
+    // SAFETY: as above.
+    let mut slots = unsafe { Slots::take() };
+    let mut into = Into { slots: &mut slots, next: 0 };
+    let mut got = call::receive(CONTROL, buffer, 0, |fd| into.put(fd))?;
     let header = Header::decode(buffer.get(..HEADER).ok_or(Errno::EPROTO)?).ok_or(Errno::EPROTO)?;
     let total = header.total as usize;
     if total > buffer.len() {
@@ -42,23 +35,48 @@ pub unsafe fn program() -> Result<Received> {
         large[..got].copy_from_slice(&buffer[..got]);
         buffer = large;
     }
-    while got < total || count.get() < header.fds as usize {
-        match call::receive(CONTROL, &mut buffer[got..], 0, &mut take)? {
+    while got < total {
+        match call::receive(CONTROL, &mut buffer[got..total], 0, |fd| into.put(fd))? {
             0 => return Err(Errno::EPIPE),
-            // descriptors beyond one packet's worth come with one byte that is not counted
-            1 if got == total => {}
             n => got += n,
         }
     }
-    if got != total || count.get() > SLOTS || count.get() != header.fds as usize {
+    if into.next as u32 != header.fds {
         return Err(Errno::EPROTO);
     }
     Ok(Received { header, bytes: &buffer[HEADER..total], slots })
 }
 
+/// Waits for the parent's word that the id maps are written, and for the trees that it has
+/// cloned meanwhile: packets of one byte, with as many descriptors as fit each.
+pub fn trees(state: &mut State) -> Result<()> {
+    let end = u32::from(TREES) + state.trees;
+    let mut into = Into { slots: &mut state.slots, next: TREES };
+    loop {
+        match call::receive(CONTROL, &mut [0u8; 8], 0, |fd| into.put(fd))? {
+            0 => return Err(Errno::EPIPE),
+            _ if u32::from(into.next) >= end => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Slots to fill one after the other.
+struct Into<'a> {
+    slots: &'a mut Slots,
+    next: u16,
+}
+
+impl Into<'_> {
+    fn put(&mut self, fd: i32) {
+        // one too many is noticed by the count
+        let _ = self.slots.set(Slot(self.next), fd);
+        self.next += 1;
+    }
+}
+
 /// Memory for a large Program (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS).
 fn map(len: usize) -> Result<&'static mut [u8]> {
-    let len = len + 1; // room for the byte that carries further descriptors
     // SAFETY: a new anonymous mapping, which nothing else refers to and nobody unmaps.
     unsafe {
         let at = syscall!(mmap, 0, len, 3, 0x22, -1isize, 0)?;

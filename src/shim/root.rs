@@ -16,6 +16,7 @@ pub fn private_mounts() -> Result<()> {
 
 /// A tmpfs over `/`: lookups of `/` still give the root below, so nothing of the
 /// host is hidden and no directory of the host is needed as a mount point.
+#[inline(never)]
 pub fn scratch(state: &mut State, bytes: u64, inodes: u64) -> Result<()> {
     let (mut size, mut nodes) = (Decimal::new(), Decimal::new());
     let options = [(c"mode", c"0700"), (c"size", size.of(bytes)), (c"nr_inodes", nodes.of(inodes))];

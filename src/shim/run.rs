@@ -5,7 +5,7 @@ use crate::program::wire::op::Op;
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
-use crate::{identity, init_layer, mounts, overlay, payload, root};
+use crate::{identity, init_layer, mounts, overlay, payload, receive, root};
 
 /// The ops still to run.
 pub struct Ops {
@@ -38,7 +38,7 @@ impl Iterator for Ops {
 pub fn program(received: Received) -> ! {
     let Received { header, bytes, slots } = received;
     let mut ops = Ops { reader: Reader(bytes), next: 0, total: header.ops, fault: header.fault };
-    let mut state = State::new(slots, header.without);
+    let mut state = State::new(slots, header.trees, header.without);
     call::umask(0).unwrap_or_default(); // umask(2) always succeeds
     rest(&mut ops, &mut state)
 }
@@ -68,6 +68,9 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Unshare { kind } => call::unshare(kind).map(drop),
         Op::Clocks { offsets } => identity::clocks(state, offsets),
         Op::Relaunch {} => identity::relaunch(),
+        Op::Signals {} => identity::signals(),
+        Op::Bounding { capabilities, last } => identity::bounding(capabilities, last),
+        Op::Await {} => receive::trees(state),
         Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),
         Op::Hostname { name } => call::sethostname(name.to_bytes()).map(drop),
         Op::Domainname { name } => call::setdomainname(name.to_bytes()).map(drop),
@@ -113,8 +116,8 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Session {} => call::setsid().map(drop),
         Op::Stdio { stdin, stdout, stderr } => payload::stdio(state, [stdin, stdout, stderr]),
         Op::Umask { mask } => call::umask(mask).map(drop),
-        Op::Credentials { uid, gid, groups, set_groups, capabilities, last } => {
-            identity::credentials(uid, gid, (set_groups != 0).then_some(groups), capabilities, last)
+        Op::Credentials { uid, gid, groups, set_groups, capabilities } => {
+            identity::credentials(uid, gid, (set_groups != 0).then_some(groups), capabilities)
         }
         Op::NoNewPrivileges {} => identity::no_new_privileges(),
         Op::WorkingDirectory { path } => payload::working_directory(state, path),

@@ -1,21 +1,49 @@
 //! What the shim knows while it runs a Program.
 
 use crate::CONTROL;
-use crate::program::wire::codec::{Sink, Slot};
+use crate::program::wire::codec::{SLOTS, Sink, Slot};
 use crate::program::wire::op::without;
 use crate::program::wire::report::{REPORT_MAX, Report};
 use crate::sys::kernel::abi::{MSG_NOSIGNAL, O_PATH};
 use crate::sys::kernel::{Errno, Result, call, path};
 use core::ffi::CStr;
 
-/// Places for descriptors: 500 layers and as many mounts, with room to spare.
-pub const SLOTS: usize = 2048;
-/// The table of descriptors, -1 where there is none.
-pub type Slots = [i32; SLOTS];
+/// The table of descriptors, each plus one, so that 0 is none and an unused page of it
+/// is never touched.
+static mut TABLE: [i32; SLOTS] = [0; SLOTS];
+
+/// The places for descriptors.
+pub struct Slots(&'static mut [i32; SLOTS]);
+
+impl Slots {
+    /// The table.
+    ///
+    /// # Safety
+    /// To be called once, by the only thread.
+    pub unsafe fn take() -> Slots {
+        // SAFETY: the only reference to the static, as this is called once.
+        Slots(unsafe { &mut *(&raw mut TABLE) })
+    }
+
+    fn get(&self, slot: Slot) -> Result<i32> {
+        match self.0.get(slot.0 as usize) {
+            Some(fd) if *fd > 0 => Ok(*fd - 1),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// Puts a descriptor, or -1 for none, into a slot.
+    pub fn set(&mut self, slot: Slot, fd: i32) -> Result<()> {
+        *self.0.get_mut(slot.0 as usize).ok_or(Errno::EBADF)? = fd + 1;
+        Ok(())
+    }
+}
 
 /// The state between ops.
 pub struct State {
     pub slots: Slots,
+    /// How many trees the parent makes while this process starts.
+    pub trees: u32,
     /// Features not to be used (`wire::op::without`), extended when the kernel lacks one.
     pub without: u32,
     /// This process in the /proc of the host, when it is needed.
@@ -43,9 +71,10 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(slots: Slots, without: u32) -> State {
+    pub fn new(slots: Slots, trees: u32, without: u32) -> State {
         State {
             slots,
+            trees,
             without,
             proc_self: -1,
             scratch: -1,
@@ -69,23 +98,19 @@ impl State {
 
     /// The descriptor in a slot.
     pub fn get(&self, slot: Slot) -> Result<i32> {
-        match self.slots.get(slot.0 as usize) {
-            Some(fd) if *fd >= 0 => Ok(*fd),
-            _ => Err(Errno::EBADF),
-        }
+        self.slots.get(slot)
     }
 
     /// Puts a descriptor into a slot.
     pub fn set(&mut self, slot: Slot, fd: i32) -> Result<()> {
-        *self.slots.get_mut(slot.0 as usize).ok_or(Errno::EBADF)? = fd;
-        Ok(())
+        self.slots.set(slot, fd)
     }
 
     /// Closes the descriptor in a slot.
     pub fn release(&mut self, slot: Slot) {
-        if let Some(fd) = self.slots.get_mut(slot.0 as usize) {
-            let _ = call::close(*fd); // close cannot fail in a way that matters for O_PATH and mounts
-            *fd = -1;
+        if let Ok(fd) = self.slots.get(slot) {
+            let _ = call::close(fd); // close cannot fail in a way that matters for O_PATH and mounts
+            let _ = self.slots.set(slot, -1); // the slot exists: it has just been read
         }
     }
 
@@ -167,6 +192,7 @@ impl Sink for Packet {
 }
 
 /// Sends a report. When nobody listens any more there is nobody to tell.
+#[inline(never)]
 pub fn report(report: Report<'_>, fds: &[i32]) {
     let mut packet = Packet { bytes: [0; REPORT_MAX], len: 0 };
     report.encode(&mut packet);

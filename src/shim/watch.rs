@@ -154,6 +154,7 @@ impl Tree {
 
     /// Kills until there is no child left. Children of the dead come to this
     /// process, their subreaper, and are killed in the next round.
+    #[inline(never)]
     fn kill_descendants(&mut self) {
         let mut list = [0u8; 4096];
         let _ = call::kill(-self.payload, SIGKILL); // its session's first process group

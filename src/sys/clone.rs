@@ -40,6 +40,7 @@ pub struct CloneExec<'a> {
     channel: BorrowedFd<'a>,
     namespaces: NamespaceFlags,
     joins: Vec<(i32, u64)>,
+    capabilities: u64,
     cgroup: Option<BorrowedFd<'a>>,
 }
 
@@ -56,7 +57,14 @@ impl<'a> CloneExec<'a> {
     /// Starts `program` (a static or dynamic executable; not a script, for it has no
     /// path) with `channel` as its descriptor 3.
     pub fn new(program: BorrowedFd<'a>, channel: BorrowedFd<'a>) -> Self {
-        CloneExec { program, channel, namespaces: NamespaceFlags::empty(), joins: Vec::new(), cgroup: None }
+        CloneExec {
+            program,
+            channel,
+            namespaces: NamespaceFlags::empty(),
+            joins: Vec::new(),
+            capabilities: u64::MAX,
+            cgroup: None,
+        }
     }
 
     /// The namespaces to make. `TIME` cannot be made here (`EINVAL`): the program
@@ -70,6 +78,13 @@ impl<'a> CloneExec<'a> {
     /// ones are then made by unshare(2), and `PID` cannot be among them (`EINVAL`).
     pub fn joins(mut self, namespaces: &[(BorrowedFd<'a>, NamespaceFlags)]) -> Self {
         self.joins = namespaces.iter().map(|(fd, kind)| (fd.as_raw_fd(), kind.bits())).collect();
+        self
+    }
+
+    /// The capabilities (bits by number) that the program has in a new user namespace; all
+    /// unless set. Each costs a system call.
+    pub fn capabilities(mut self, capabilities: u64) -> Self {
+        self.capabilities = capabilities;
         self
     }
 
@@ -103,7 +118,7 @@ impl<'a> CloneExec<'a> {
             channel: self.channel.as_raw_fd(),
             joins: &self.joins,
             unshare,
-            raise: user,
+            raise: if user { self.capabilities } else { 0 },
             failed: None,
         };
         let mut args = CloneArgs {
@@ -146,7 +161,7 @@ struct Child<'a> {
     channel: i32,
     joins: &'a [(i32, u64)],
     unshare: u64,
-    raise: bool,
+    raise: u64,
     failed: Option<Errno>,
 }
 
@@ -185,8 +200,8 @@ fn try_exec(child: &Child<'_>) -> Result<()> {
         call::close_range(CHANNEL as u32 + 1, program as u32 - 1, 0)?;
     }
     call::close_range(program as u32 + 1, u32::MAX, 0)?;
-    if child.raise {
-        raise_capabilities()?;
+    if child.raise != 0 {
+        raise_capabilities(child.raise)?;
     }
     let argv: [*const c_char; 2] = [c"".as_ptr(), std::ptr::null()];
     let envp: [*const c_char; 1] = [std::ptr::null()];
@@ -198,11 +213,11 @@ fn try_exec(child: &Child<'_>) -> Result<()> {
 
 /// An exec in a user namespace whose uid map is not written yet drops every
 /// capability, as nobody is root there; ambient ones survive it (capabilities(7)).
-fn raise_capabilities() -> Result<()> {
+fn raise_capabilities(wanted: u64) -> Result<()> {
     let (_, permitted, _) = call::capget()?;
     call::capset(permitted, permitted)?;
     for capability in 0..64 {
-        if permitted & (1 << capability) != 0 {
+        if permitted & wanted & (1 << capability) != 0 {
             match call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability) {
                 // a capability that this kernel does not have
                 Err(raw::Errno::EINVAL) => break,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Program := Header, Op × count
-//! Header  := magic u32 | total bytes u32 | ops u32 | descriptors u32 | without u32 | fault u32
+//! Header  := magic u32 | total bytes u32 | ops u32 | descriptors u32 | trees u32 | without u32 | fault u32
 //! Op      := code u16 | 0 u16 | body bytes u32 | body (the op's fields in order)
 //! field   := u32 | u64 | i64 (little-endian) | Slot u16
 //!          | string: u32 length with NUL, bytes | bytes: u32 length, bytes
@@ -14,7 +14,13 @@ use core::ffi::CStr;
 /// `b"BJ01"`: the shim is embedded, so a mismatch can only be corruption.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"BJ01");
 /// Bytes of the header.
-pub const HEADER: usize = 24;
+pub const HEADER: usize = 28;
+/// The first slot of a descriptor that the parent makes while the shim starts.
+pub const TREES: u16 = 64;
+/// The first slot that the shim's own ops fill.
+pub const LOCAL: u16 = 2048;
+/// The number of slots.
+pub const SLOTS: usize = 4096;
 /// No op is made to fail.
 pub const NO_FAULT: u32 = u32::MAX;
 
@@ -35,6 +41,8 @@ pub struct Header {
     pub ops: u32,
     /// Descriptors sent along; they fill the slots from 0 on.
     pub fds: u32,
+    /// Descriptors sent when the parent has made them; they fill the slots from [`TREES`] on.
+    pub trees: u32,
     /// Kernel features not to be used, `without::…`.
     pub without: u32,
     /// The op that is made to fail with `EIO`, for tests; or [`NO_FAULT`].
@@ -44,7 +52,7 @@ pub struct Header {
 impl Header {
     /// The bytes.
     pub fn encode(&self) -> [u8; HEADER] {
-        let words = [MAGIC, self.total, self.ops, self.fds, self.without, self.fault];
+        let words = [MAGIC, self.total, self.ops, self.fds, self.trees, self.without, self.fault];
         let mut out = [0; HEADER];
         for (i, word) in words.iter().enumerate() {
             out[4 * i..4 * i + 4].copy_from_slice(&word.to_le_bytes());
@@ -57,7 +65,7 @@ impl Header {
         let mut reader = Reader(bytes);
         let mut word = || u32::take(&mut reader);
         (word()? == MAGIC).then_some(())?;
-        Some(Header { total: word()?, ops: word()?, fds: word()?, without: word()?, fault: word()? })
+        Some(Header { total: word()?, ops: word()?, fds: word()?, trees: word()?, without: word()?, fault: word()? })
     }
 }
 

@@ -90,8 +90,8 @@ pub mod upper {
 
 ops! { 'a;
     // ---- by the parent --------------------------------------------------------
-    /// clone3 of the shim into new namespaces.
-    Clone = 1 { flags: u64 }
+    /// clone3 of the shim into new namespaces, with the capabilities that the set-up takes.
+    Clone = 1 { flags: u64, capabilities: u64 }
     /// Write uid_map, setgroups, gid_map (`helper`: through newuidmap and newgidmap).
     MapIds = 2 { uid: &'a [u8], gid: &'a [u8], deny_setgroups: u32, helper: u32 }
 
@@ -110,6 +110,12 @@ ops! { 'a;
     Clocks = 12 { offsets: &'a [u8] }
     /// Continue as PID 1 of the pid namespace just unshared.
     Relaunch = 13 {}
+    /// Default actions for all signals: ignored ones are inherited by every exec.
+    Signals = 18 {}
+    /// Shrink the bounding set to these (`last`: the kernel's last capability).
+    Bounding = 19 { capabilities: u64, last: u32 }
+    /// Wait for the parent: the id maps, and the trees that it has cloned meanwhile.
+    Await = 9 {}
     /// The ids under which the set-up works.
     /// (`drop_groups`: 0 no, 1 yes, 2 if the namespace allows it).
     SetupIds = 14 { uid: u32, gid: u32, drop_groups: u32 }
@@ -190,8 +196,8 @@ ops! { 'a;
     Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot }
     /// umask.
     Umask = 63 { mask: u32 }
-    /// Groups, gid, uid; capabilities kept (a set of bits; `last`: the kernel's last capability).
-    Credentials = 64 { uid: u32, gid: u32, groups: &'a [u8], set_groups: u32, capabilities: u64, last: u32 }
+    /// Groups, gid, uid; capabilities kept (a set of bits).
+    Credentials = 64 { uid: u32, gid: u32, groups: &'a [u8], set_groups: u32, capabilities: u64 }
     /// no_new_privs.
     NoNewPrivileges = 65 {}
     /// The working directory.

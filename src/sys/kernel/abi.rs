@@ -230,6 +230,7 @@ impl Statx {
 
 // <linux/prctl.h>, <linux/securebits.h>, <linux/capability.h>
 pub const PR_SET_DUMPABLE: usize = 4;
+pub const PR_SET_KEEPCAPS: usize = 8;
 pub const PR_SET_NAME: usize = 15;
 pub const PR_CAPBSET_DROP: usize = 24;
 pub const PR_SET_CHILD_SUBREAPER: usize = 36;

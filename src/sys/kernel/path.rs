@@ -4,6 +4,9 @@
 //! openat2(2) with `RESOLVE_IN_ROOT` does it in one call since Linux 5.6. Where
 //! that is missing, or where the caller needs the canonical path, [`walk`] takes
 //! one component at a time with `O_PATH | O_NOFOLLOW` and reads the links itself.
+//!
+//! Functions with buffers of a path's length are not inlined: each page of a frame is
+//! touched on entry, and most callers never come so far.
 #![allow(dead_code)]
 
 use super::abi::*;
@@ -28,6 +31,11 @@ pub fn open_in_root(root: i32, path: &CStr, flags: i32, use_openat2: bool) -> Re
             }
         }
     }
+    open_by_walk(root, path, flags)
+}
+
+#[inline(never)]
+fn open_by_walk(root: i32, path: &CStr, flags: i32) -> Result<i32> {
     let mut canonical = Canonical::new();
     let how = if flags & O_NOFOLLOW == 0 { Walk::Follow } else { Walk::NoFollow };
     walk(root, path.to_bytes(), how, &mut canonical)?;
@@ -112,6 +120,7 @@ pub enum Walk {
 }
 
 /// Resolves `path` beneath `root`.
+#[inline(never)]
 pub fn walk(root: i32, path: &[u8], how: Walk, out: &mut Canonical) -> Result<()> {
     // What is still to be resolved: the unread tail of the path, behind the targets
     // of the links met so far, right-aligned so that a target can be put before it.
@@ -182,6 +191,7 @@ pub fn walk(root: i32, path: &[u8], how: Walk, out: &mut Canonical) -> Result<()
 
 /// Reads a link, but no magic one (`/proc/PID/fd/N`, `cwd`, `root`, `exe`): what that
 /// leads to is not what its text says. Plain links of procfs are relative (`self/mounts`).
+#[inline(never)]
 fn read_link(fd: i32, target: &mut [u8]) -> Result<usize> {
     let len = call::readlinkat(fd, c"", target)?;
     let text = &target[..len];
@@ -193,6 +203,7 @@ fn read_link(fd: i32, target: &mut [u8]) -> Result<usize> {
 }
 
 /// Calls `f` with `name` as a C string of at most `PATH_MAX` bytes.
+#[inline(never)]
 pub fn name_cstr<T>(name: &[u8], f: impl FnOnce(&CStr) -> Result<T>) -> Result<T> {
     let mut buffer = [0u8; PATH_MAX];
     if name.len() >= PATH_MAX {
@@ -204,6 +215,7 @@ pub fn name_cstr<T>(name: &[u8], f: impl FnOnce(&CStr) -> Result<T>) -> Result<T
 
 /// Calls `f` with a directory and a path that together name `path`, which may be
 /// longer than `PATH_MAX`: the front of it is opened piece by piece.
+#[inline(never)]
 pub fn with_long_path<T>(path: &CStr, f: impl FnOnce(i32, &CStr) -> Result<T>) -> Result<T> {
     let bytes = path.to_bytes();
     if bytes.len() < PATH_MAX {
