@@ -55,7 +55,8 @@ pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child
     let mut packet = [0u8; REPORT_MAX];
     loop {
         let (len, mut fds) = match socket::receive(control, &mut packet, true) {
-            Err(Errno::ECONNRESET) => (0, Vec::new()),
+            // it ended without reading all: told once, before what it said
+            Err(Errno::ECONNRESET) => continue,
             answer => answer.map_err(|errno| Error::call("hear from the shim", errno))?,
         };
         match Report::decode(&packet[..len]) {
