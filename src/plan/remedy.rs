@@ -46,7 +46,7 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::MapIds { .. }, Errno::EPERM) => restricted_user_namespaces().or_else(|| {
             say(
                 NotPermitted,
-                "IdMap::caller(), or a caller with CAP_SETUID and CAP_SETGID whose own namespace has all the outer ids",
+                "IdMap::caller(), or a caller with CAP_SETUID and CAP_SETGID whose own namespace has all the outer ids (and CAP_SETFCAP for its id 0)",
             )
         }),
         (Op::MapIds { .. }, Errno::EINVAL) => {

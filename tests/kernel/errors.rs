@@ -15,7 +15,6 @@ pub fn tests() -> Vec<Test> {
         Test::new("errors::each_step_fails_cleanly", OVERLAY, each_step_fails_cleanly),
         Test::new("errors::each_step_fails_cleanly_without_new_calls", USER, each_step_fails_without_new_calls),
         Test::new("errors::display_is_one_line_with_a_remedy", USER, display),
-        Test::new("errors::no_user_namespaces_left", USER, no_user_namespaces_left),
         Test::new("errors::kernel_message_of_a_file_system", OVERLAY, kernel_message),
         Test::new("errors::explain_is_golden", &[], explain_is_golden),
         Test::new("errors::explain_is_what_fails", USER, explain_is_what_fails),
@@ -145,20 +144,7 @@ fn display() -> Fallible<()> {
     Ok(())
 }
 
-/// A host whose limit of user namespaces is reached: made real inside a user namespace of
-/// the test's own, where the limit can be set.
-fn no_user_namespaces_left() -> Fallible<()> {
-    let output = std::process::Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\""])
-        .arg(std::env::current_exe()?)
-        .env("BELLJAR_TEST_SPAWN_ONCE", "1")
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("LimitReached") && text.contains("user.max_user_namespaces"), "{text}");
-    Ok(())
-}
-
-/// The other side: prints the error of one spawn.
+/// What `hosts` runs this program anew for: prints how one spawn went.
 pub fn spawn_once() {
     let map = IdMap::caller().allow_host_root();
     let namespaces = Namespaces::isolated().user(User::New(map));

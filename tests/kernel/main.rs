@@ -10,6 +10,7 @@ mod child;
 mod common;
 mod errors;
 mod harness;
+mod hosts;
 mod identity;
 mod leaks;
 mod mounts;
@@ -52,5 +53,6 @@ fn main() -> ExitCode {
         process::tests,
         child::tests,
         errors::tests,
+        hosts::tests,
     ])
 }
