@@ -92,11 +92,14 @@ fn compile(elf: &Path, linker: &Linker) -> Result<(), String> {
         .args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "lto=fat", "-C", "codegen-units=1"])
         .args(["-C", "relocation-model=static", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .args(["-C", "debuginfo=0", "-C", "overflow-checks=off", "-C", "default-linker-libraries=no"])
-        .args(["-C", "link-self-contained=no"])
         .arg("-C")
         .arg(format!("linker-flavor={}", linker.flavor))
         .arg("-o")
         .arg(elf);
+    if linker.flavor != "gcc" {
+        // a compiler driver finds its linker there
+        command.args(["-C", "link-self-contained=no"]);
+    }
     if let Some(program) = &linker.program {
         let mut value = OsString::from("linker=");
         value.push(program);
