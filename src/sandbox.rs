@@ -2,7 +2,7 @@
 
 use crate::child::{Child, Exit, Output};
 use crate::error::{Error, Result};
-use crate::launch::launch;
+use crate::launch::{launch, prepare};
 use crate::mount::{Mount, Mounts};
 use crate::namespace::Namespaces;
 use crate::plan::{Compiled, Template, compile};
@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A specification that has been found consistent: a template, from which each spawn
-/// makes a sandbox of its own. It holds no descriptors and can be shared between threads.
+/// makes a sandbox of its own. It holds no descriptors of its own and can be shared between threads.
 ///
 /// ```no_run
 /// use belljar::{Command, RootFs, Sandbox};
@@ -72,12 +72,14 @@ impl SandboxBuilder {
         self
     }
 
-    /// Checks everything. Starts nothing and opens nothing that stays open.
+    /// Checks everything, and starts nothing. The first call in a process makes the
+    /// embedded program executable, which takes five descriptors for good.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) with all [`defects`](crate::Error::defects) together.
     pub fn build(self) -> Result<Sandbox> {
         let SandboxBuilder { root, namespaces, mounts, extra, security, init } = self;
+        prepare();
         Ok(Sandbox { template: Template::new(namespaces, root, mounts, extra, security, init)? })
     }
 }

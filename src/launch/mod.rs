@@ -15,6 +15,7 @@
 mod handshake;
 mod id_map;
 mod image;
+mod low;
 mod trees;
 
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ use crate::sys::kernel::abi::SIGKILL;
 use crate::sys::namespace::NamespaceFlags;
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
+use low::Low;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A running sandbox, as the parent holds it.
@@ -36,6 +38,14 @@ pub(crate) struct Running {
     pub control: OwnedFd,
     /// What was asked for at best and could not be had.
     pub notes: Vec<String>,
+}
+
+/// Makes, once for the process, what every launch uses, while descriptor numbers are low.
+/// What cannot be made now is reported by the launch.
+pub(crate) fn prepare() {
+    if let Ok(image) = image::shim(0) {
+        low::reserve(image);
+    }
 }
 
 /// Why an op failed: the errno, and what else was said.
@@ -51,7 +61,9 @@ impl From<Errno> for Failure {
 /// a bound of its own: each op is one or a few system calls, and ends when they do.
 pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     let image = image::shim(without)?;
+    low::reserve(image);
     let (control, theirs) = socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
+    let mut theirs = Some(theirs);
     let mut launch = Launch { program, image, child: None, joins: Vec::new(), trees: Vec::new(), notes: Vec::new() };
     // A Program that does not fit the socket waits until somebody reads it.
     let early = handshake::fits(program);
@@ -66,7 +78,7 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
                 Err(Errno::EIO.into())
             }
             Op::JoinFirst { kind, fd, .. } => launch.join_first(kind, fd),
-            Op::Clone { flags, capabilities } => launch.clone(flags, capabilities, theirs.as_fd()),
+            Op::Clone { flags, capabilities } => launch.clone(flags, capabilities, theirs.take()),
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
                 id_map::write(launch.pid()?, uid, gid, deny_setgroups != 0, helper != 0)
             }
@@ -80,7 +92,6 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
         };
         done.map_err(|Failure(errno, said)| failure(program, index, errno, &said))?;
     }
-    drop(theirs);
     let Launch { trees, notes, child, .. } = launch;
     let child = child.ok_or_else(|| Error::call("run a Program that starts nothing", Errno::EINVAL))?;
     if !early {
@@ -93,7 +104,7 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
 
 struct Launch<'a> {
     program: &'a Program,
-    image: BorrowedFd<'a>,
+    image: BorrowedFd<'static>,
     child: Option<Unfinished>,
     joins: Vec<(BorrowedFd<'a>, NamespaceFlags)>,
     trees: Vec<(Slot, OwnedFd)>,
@@ -112,9 +123,10 @@ impl Launch<'_> {
         Ok(())
     }
 
-    fn clone(&mut self, flags: u64, capabilities: u64, channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    fn clone(&mut self, flags: u64, capabilities: u64, channel: Option<OwnedFd>) -> Result<(), Failure> {
+        let channel = Low::place(channel.ok_or(Errno::EBADF)?);
         let namespaces = NamespaceFlags::from_bits_truncate(flags);
-        let cloned = CloneExec::new(self.image, channel)
+        let cloned = CloneExec::new(self.image, channel.as_fd())
             .joins(&self.joins)
             .namespaces(namespaces)
             .capabilities(capabilities)

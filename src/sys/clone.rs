@@ -122,7 +122,7 @@ impl<'a> CloneExec<'a> {
             failed: None,
         };
         let mut args = CloneArgs {
-            flags: at_clone | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+            flags: at_clone | CLONE_FILES | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
             pidfd: &raw mut pidfd as u64,
             exit_signal: SIGCHLD as u64,
             ..CloneArgs::default()
@@ -186,6 +186,9 @@ fn try_exec(child: &Child<'_>) -> Result<()> {
     if child.unshare != 0 {
         call::unshare(child.unshare)?;
     }
+    // The table is the caller's until here; now a copy of what is needed, without the rest.
+    let last = child.program.max(child.channel);
+    call::close_range(last as u32 + 1, u32::MAX, CLOSE_RANGE_UNSHARE)?;
     let mut program = child.program;
     if program <= CHANNEL {
         program = call::fcntl(program, F_DUPFD_CLOEXEC, CHANNEL as usize + 1)?;
