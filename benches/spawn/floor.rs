@@ -70,7 +70,7 @@ impl Floor {
     pub fn run(&mut self) -> io::Result<()> {
         match wait(self.spawn()?)? {
             0 => Ok(()),
-            status => Err(io::Error::other(format!("step {} of the set-up failed", status >> 8))),
+            status => Err(io::Error::other(format!("the set-up failed at line {} of floor.rs", status >> 8))),
         }
     }
 }
@@ -90,61 +90,76 @@ pub fn wait(pid: i32) -> io::Result<i32> {
 unsafe extern "C" fn child(argument: *mut u8) -> ! {
     // SAFETY: `spawn` passes its own `Floor`, which nobody writes while it sleeps.
     let floor = unsafe { &*argument.cast::<Floor>() };
-    // SAFETY: each pointer is a C string of the binary or of the `Floor`.
-    let failed = unsafe { set_up(floor) };
-    // SAFETY: the child ends.
-    unsafe { raw::call(libc::SYS_exit_group, failed, 0, 0, 0, 0) };
-    unreachable!()
+    let failed = floor.exec().err().unwrap_or(255);
+    loop {
+        // SAFETY: the child ends.
+        unsafe { raw::call(libc::SYS_exit_group, failed & 0xff, 0, 0, 0, 0) };
+    }
 }
 
-/// The number of the step that failed.
-///
-/// # Safety
-/// In the child only.
-#[inline(always)]
-unsafe fn set_up(floor: &Floor) -> usize {
-    const NULL: usize = 0;
-    let mut step = 0;
-    macro_rules! call {
-        ($n:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {{
-            step += 1;
-            // SAFETY: the caller of `set_up` answers.
-            let ret = unsafe { raw::call(libc::$n, $a as usize, $b as usize, $c as usize, $d as usize, $e as usize) };
-            if ret < 0 {
-                return step;
-            }
-            ret
-        }};
+/// Calls, or gives the number of the line that failed.
+macro_rules! call {
+    ($n:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {{
+        // SAFETY: each pointer is a C string of the binary or of the `Floor`, or an array on the stack.
+        let ret = unsafe { raw::call(libc::$n, $a as usize, $b as usize, $c as usize, $d as usize, $e as usize) };
+        if ret < 0 {
+            return Err(line!() as usize);
+        }
+        ret
+    }};
+}
+
+macro_rules! put {
+    ($path:literal, $text:expr) => {{
+        let text = $text;
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        let fd = call!(SYS_openat, libc::AT_FDCWD, $path.as_ptr(), flags, 0, 0);
+        call!(SYS_write, fd, text.as_ptr(), text.count_bytes(), 0, 0);
+    }};
+}
+
+const NULL: usize = 0;
+
+impl Floor {
+    /// Id maps and the overlay, in the namespaces of `NAMESPACES`. System calls only.
+    #[inline(always)]
+    pub fn prepare(&self) -> Result<(), usize> {
+        put!(c"/proc/self/uid_map", self.uid_map.as_c_str());
+        put!(c"/proc/self/setgroups", c"deny");
+        put!(c"/proc/self/gid_map", self.gid_map.as_c_str());
+        // a mount namespace of a new user namespace receives mounts of the host, but only
+        // into the old root, which is dropped
+        let size = c"size=16m,nr_inodes=1024,mode=755";
+        call!(SYS_mount, c"s".as_ptr(), self.scratch.as_ptr(), c"tmpfs".as_ptr(), NULL, size.as_ptr());
+        call!(SYS_chdir, self.scratch.as_ptr(), NULL, NULL, NULL, NULL);
+        call!(SYS_mkdirat, libc::AT_FDCWD, c"upper".as_ptr(), 0o755, NULL, NULL);
+        call!(SYS_mkdirat, libc::AT_FDCWD, c"work".as_ptr(), 0o755, NULL, NULL);
+        call!(SYS_mkdirat, libc::AT_FDCWD, c"root".as_ptr(), 0o755, NULL, NULL);
+        let flags = libc::MS_NOSUID | libc::MS_NODEV;
+        call!(SYS_mount, c"o".as_ptr(), c"root".as_ptr(), c"overlay".as_ptr(), flags, self.overlay.as_ptr());
+        call!(SYS_chdir, c"root".as_ptr(), NULL, NULL, NULL, NULL);
+        Ok(())
     }
-    macro_rules! put {
-        ($path:literal, $text:expr) => {{
-            let text = $text;
-            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-            let fd = call!(SYS_openat, libc::AT_FDCWD, $path.as_ptr(), flags, 0, 0);
-            call!(SYS_write, fd, text.as_ptr(), text.count_bytes(), 0, 0);
-        }};
+
+    /// `/proc` and the root, in the new pid namespace. System calls only.
+    #[inline(always)]
+    pub fn enter(&self) -> Result<(), usize> {
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        call!(SYS_mount, c"p".as_ptr(), c"proc".as_ptr(), c"proc".as_ptr(), flags, NULL);
+        // the old root ends up on top of the new one
+        call!(SYS_pivot_root, c".".as_ptr(), c".".as_ptr(), NULL, NULL, NULL);
+        call!(SYS_umount2, c".".as_ptr(), libc::MNT_DETACH, NULL, NULL, NULL);
+        call!(SYS_chdir, c"/".as_ptr(), NULL, NULL, NULL, NULL);
+        Ok(())
     }
-    put!(c"/proc/self/uid_map", floor.uid_map.as_c_str());
-    put!(c"/proc/self/setgroups", c"deny");
-    put!(c"/proc/self/gid_map", floor.gid_map.as_c_str());
-    // a mount namespace of a new user namespace receives mounts of the host, but only
-    // into the old root, which is dropped
-    let size = c"size=16m,nr_inodes=1024,mode=755";
-    call!(SYS_mount, c"s".as_ptr(), floor.scratch.as_ptr(), c"tmpfs".as_ptr(), NULL, size.as_ptr());
-    call!(SYS_chdir, floor.scratch.as_ptr(), NULL, NULL, NULL, NULL);
-    call!(SYS_mkdirat, libc::AT_FDCWD, c"upper".as_ptr(), 0o755, NULL, NULL);
-    call!(SYS_mkdirat, libc::AT_FDCWD, c"work".as_ptr(), 0o755, NULL, NULL);
-    call!(SYS_mkdirat, libc::AT_FDCWD, c"root".as_ptr(), 0o755, NULL, NULL);
-    let nosuid = libc::MS_NOSUID | libc::MS_NODEV;
-    call!(SYS_mount, c"o".as_ptr(), c"root".as_ptr(), c"overlay".as_ptr(), nosuid, floor.overlay.as_ptr());
-    call!(SYS_chdir, c"root".as_ptr(), NULL, NULL, NULL, NULL);
-    call!(SYS_mount, c"p".as_ptr(), c"proc".as_ptr(), c"proc".as_ptr(), nosuid | libc::MS_NOEXEC, NULL);
-    // the old root ends up on top of the new one
-    call!(SYS_pivot_root, c".".as_ptr(), c".".as_ptr(), NULL, NULL, NULL);
-    call!(SYS_umount2, c".".as_ptr(), libc::MNT_DETACH, NULL, NULL, NULL);
-    call!(SYS_chdir, c"/".as_ptr(), NULL, NULL, NULL, NULL);
-    let argv = [floor.program.as_ptr(), std::ptr::null()];
-    let envp: [*const i8; 1] = [std::ptr::null()];
-    call!(SYS_execve, floor.program.as_ptr(), argv.as_ptr(), envp.as_ptr(), NULL, NULL);
-    step
+
+    #[inline(always)]
+    fn exec(&self) -> Result<(), usize> {
+        self.prepare()?;
+        self.enter()?;
+        let argv = [self.program.as_ptr(), std::ptr::null()];
+        let envp = [std::ptr::null::<std::ffi::c_char>()];
+        call!(SYS_execve, self.program.as_ptr(), argv.as_ptr(), envp.as_ptr(), NULL, NULL);
+        Ok(())
+    }
 }

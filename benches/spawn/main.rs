@@ -1,36 +1,116 @@
-//! quick
-mod floor; mod raw; mod world;
-use belljar::*;
-use std::time::Instant;
-fn main() {
-    let world = world::World::new().unwrap();
-    let mut rows: Vec<(&str, Box<dyn FnMut()>)> = Vec::new();
-    for net in [true, false] {
-        let mut f = floor::Floor::new(&world, "/true", net);
-        f.run().unwrap();
-        rows.push((if net {"floor"} else {"floor -net"}, Box::new(move || f.run().unwrap())));
-        for init in [Init::Shim, Init::Payload] {
-            let s = Sandbox::builder(RootFs::overlay(world.layers.clone()).upper(Upper::Discard{bytes:Bytes::mib(16),inodes:1024}))
-      .namespaces(Namespaces::isolated().net(if net {Net::New} else {Net::Inherit}).time(Time::Inherit).cgroup(Cgroup::Inherit)).mounts(Mounts::none().mount(Mount::proc("/proc"))).init(init).build().unwrap();
-            let c = Command::new("/true");
-            rows.push((match (init,net) {(Init::Shim,true)=>"shim",(Init::Shim,false)=>"shim -net",(_,true)=>"payload",_=>"payload -net"}, Box::new(move || { assert!(s.status(&c).unwrap().success()) })));
+//! What a sandbox costs, beside the least that the kernel asks for the same work and
+//! beside its peers.
+//!
+//! ```text
+//! cargo bench --bench spawn [-- [--rounds N] [spawn] [memory] [descriptors] [live] [storm]]
+//! ```
+//! Without names all sections run, in less than three minutes on two cores. They print
+//! Markdown; the comparison is also drawn, as `target/spawn.svg`. `BELLJAR_BENCH_SPAWNS`
+//! sets the number of spawns of `storm` (10,000). What this user or this machine cannot
+//! run is reported as «not run». `RUSTFLAGS="--cfg peer_hakoniwa"` adds a peer that is a crate
+//! (LGPL, so not built otherwise).
+
+mod floor;
+mod host;
+mod live;
+mod peers;
+mod plot;
+mod raw;
+mod rows;
+mod stats;
+mod storm;
+mod world;
+
+use std::error::Error;
+use std::path::Path;
+use world::World;
+
+const SECTIONS: [&str; 5] = ["spawn", "memory", "descriptors", "live", "storm"];
+
+/// What was measured beside what is wanted.
+#[derive(Default)]
+struct Targets(Vec<(String, f64, &'static str, f64)>);
+
+impl Targets {
+    fn at_most(&mut self, what: &str, measured: f64, wanted: f64) {
+        self.0.push((what.to_owned(), measured, "≤", wanted));
+    }
+
+    fn at_least(&mut self, what: &str, measured: f64, wanted: f64) {
+        self.0.push((what.to_owned(), measured, "≥", wanted));
+    }
+
+    fn print(&self) {
+        println!("## Targets\n\n| | measured | wanted | |\n| --- | ---: | ---: | --- |");
+        for (what, measured, relation, wanted) in &self.0 {
+            let met = if *relation == "≤" { measured <= wanted } else { measured >= wanted };
+            println!("| {what} | {measured:.2} | {relation} {wanted} | {} |", if met { "met" } else { "missed" });
         }
     }
-    let only = std::env::var("ONLY").ok();
-    if let Some(o) = &only { rows.retain(|r| r.0 == o); }
-    let n: usize = std::env::var("N").ok().and_then(|v| v.parse().ok()).unwrap_or(60);
-    let idle = std::env::var("IDLE").ok().and_then(|v| v.parse().ok()).unwrap_or(0u64);
-    let mut t = vec![vec![]; rows.len()];
-    for _ in 0..n {
-        for (i, r) in rows.iter_mut().enumerate() {
-            for k in 0..10 {
-                if idle > 0 { if k > 0 { break; } std::thread::sleep(std::time::Duration::from_millis(idle)); }
-                let s = Instant::now(); (r.1)(); if idle > 0 || k >= 2 { t[i].push(s.elapsed().as_nanos() as f64 / 1e3); }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut rounds = 60;
+    let mut chosen = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" => {} // cargo's own
+            "--rounds" => rounds = args.next().ok_or("--rounds takes a number")?.parse()?,
+            "descriptors-in-child" => {
+                let (when, rounds) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+                host::raise_limit();
+                return Ok(host::in_child(&when, rounds.parse()?)?);
             }
+            name if SECTIONS.contains(&name) => chosen.push(arg),
+            other => return Err(format!("{other:?} is no section: {}", SECTIONS.join(", ")).into()),
         }
     }
-    for (i, r) in rows.iter().enumerate() {
-        t[i].sort_by(f64::total_cmp);
-        println!("{:14} min {:7.0} p10 {:7.0} med {:7.0} p99 {:7.0}  x{:.2}", r.0, t[i][0], t[i][t[i].len()/10], t[i][t[i].len()/2], t[i][t[i].len()*99/100], t[i][t[i].len()/2]/ {let j = if i<3 {0} else {3.min(rows.len()-1)}; t[j][t[j].len()/2]});
+    let wants = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    let spawns = std::env::var("BELLJAR_BENCH_SPAWNS").map_or(Ok(10_000), |text| text.parse())?;
+
+    host::raise_limit();
+    let world = World::new()?;
+    let mut targets = Targets::default();
+    println!("# spawn\n\n{}. `cargo bench --bench spawn`\n", stats::machine());
+    if wants("spawn") {
+        spawn(&world, rounds, &mut targets)?;
     }
+    if wants("memory") {
+        host::memory(&world, rounds, &mut targets);
+    }
+    if wants("descriptors") {
+        host::descriptors(rounds, &mut targets);
+    }
+    if wants("live") {
+        live::run(&world, &mut targets);
+    }
+    if wants("storm") {
+        storm::run(&world, spawns);
+    }
+    peers::clean(&world);
+    targets.print();
+    Ok(())
+}
+
+fn spawn(world: &World, rounds: usize, targets: &mut Targets) -> Result<(), Box<dyn Error>> {
+    println!(
+        "## Spawn an empty program, wait for its end: microseconds\n\n\
+         Each row: mount, pid, uts, ipc, network and user namespaces, an overlay of two layers on\n\
+         disk with a tmpfs upper, /proc, pivot_root, exec, exit, wait.\n"
+    );
+    let mut comparison = rows::Comparison::new(world);
+    comparison.measure(rounds);
+    comparison.print();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("spawn.svg");
+    plot::write(&comparison, &path)?;
+    let ratio = |of, to| comparison.ratio(of, to).unwrap_or(f64::NAN);
+    targets.at_most("belljar: × floor", ratio(rows::SHIM, rows::FLOOR), 1.25);
+    targets.at_most("belljar, Init::Payload: × floor", ratio(rows::PAYLOAD, rows::FLOOR), 1.15);
+    for (peer, wanted) in [("bwrap", 2.5), ("crun", 6.0)] {
+        if let Some(times) = comparison.ratio(peer, rows::SHIM) {
+            targets.at_least(&format!("belljar faster than {peer}: times"), times, wanted);
+        }
+    }
+    Ok(())
 }

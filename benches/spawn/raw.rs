@@ -53,7 +53,12 @@ impl Stack {
 /// # Safety
 /// `child` shares this process's memory and this thread's thread pointer: it may do
 /// nothing but system calls, and must end in execve or exit.
-pub unsafe fn vfork(flags: i32, stack: &mut Stack, child: unsafe extern "C" fn(*mut u8) -> !, argument: *mut u8) -> isize {
+pub unsafe fn vfork(
+    flags: i32,
+    stack: &mut Stack,
+    child: unsafe extern "C" fn(*mut u8) -> !,
+    argument: *mut u8,
+) -> isize {
     let flags = (flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as isize;
     let top = stack.0.as_mut_ptr_range().end;
     let pid: isize;

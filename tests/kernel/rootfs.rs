@@ -83,7 +83,7 @@ impl Layers {
     }
 
     /// Everything in both layers: path, mode, size, mtime, ctime.
-    fn state(&self) -> Fallible<Vec<(PathBuf, u32, u64, i64, i64)>> {
+    fn state(&self) -> Fallible<Vec<(PathBuf, [i64; 4])>> {
         let mut all = Vec::new();
         let mut todo = vec![self.low.clone(), self.high.clone()];
         while let Some(path) = todo.pop() {
@@ -93,7 +93,7 @@ impl Layers {
                     todo.push(entry?.path());
                 }
             }
-            all.push((path, meta.mode(), meta.size(), meta.mtime_nsec(), meta.ctime_nsec()));
+            all.push((path, [meta.mode().into(), meta.len() as i64, meta.mtime_nsec(), meta.ctime_nsec()]));
         }
         all.sort();
         Ok(all)
