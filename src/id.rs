@@ -3,7 +3,7 @@
 use crate::error::Defect;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A user id inside the sandbox. A number, never a name: a string that does not
 /// parse cannot become root.
@@ -46,6 +46,14 @@ id!(Gid);
 /// [`check_guest`] or [`check_host`] before; an unchecked one gives an empty path.
 pub(crate) fn c_path(path: &Path) -> CString {
     c_string(path.as_os_str().as_bytes())
+}
+
+/// A path of the host as it is seen from the working directory of now: the sandbox's own
+/// is another one. An empty path stays empty, for [`check_host`] to refuse.
+pub(crate) fn absolute(path: &mut PathBuf) {
+    if let Ok(absolute) = std::path::absolute(&*path) {
+        *path = absolute;
+    }
 }
 
 /// A string as the kernel takes it; see [`c_path`].

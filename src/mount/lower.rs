@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::{Defect, Error, ErrorKind, Result};
-use crate::id::{c_path, c_string, check_guest, check_host};
+use crate::id::{absolute, c_path, c_string, check_guest, check_host};
 use crate::program::{Builder, Op, Slot, Strings, op, strings};
 use crate::sys::Errno;
 use crate::sys::kernel::abi::*;
@@ -32,6 +32,15 @@ pub(crate) struct Context {
 }
 
 impl Mounts {
+    /// Takes relative sources from the working directory of now.
+    pub(crate) fn make_absolute(&mut self) {
+        for mount in &mut self.0 {
+            if let Kind::Bind { source, .. } = &mut mount.kind {
+                absolute(source);
+            }
+        }
+    }
+
     pub(crate) fn check(&self, context: Context, defects: &mut Vec<Defect>) {
         for mount in &self.0 {
             mount.check(context, defects);

@@ -25,7 +25,7 @@ impl Template {
     /// Checks everything and reports all defects together.
     pub fn new(
         namespaces: Namespaces,
-        root: RootFs,
+        mut root: RootFs,
         mounts: Option<Mounts>,
         extra: Mounts,
         security: Security,
@@ -41,6 +41,8 @@ impl Template {
         let own_root = root.is_new();
         let mut mounts = mounts.unwrap_or_else(|| if own_root { Mounts::standard() } else { Mounts::none() });
         mounts.0.extend(extra.0);
+        mounts.make_absolute();
+        root.make_absolute();
         if !own_root && !mounts.0.is_empty() {
             defects.push(Defect::new(
                 "an inherited or joined mount namespace cannot get mounts: they would appear in the host or the other sandbox",

@@ -16,7 +16,9 @@ pub enum Init {
     /// the sandbox when the host process ends. The default.
     #[default]
     Shim,
-    /// The payload itself, for the last microseconds. It must reap what it inherits; signals
+    /// The payload itself, for the last microseconds. `spawn` returns when the control socket
+    /// closes at the payload's exec: a thread that forks in that moment, without an exec, delays
+    /// it. The payload must reap what it inherits; signals
     /// that it has no handler for do not reach it (pid_namespaces(7)); and nothing ends it
     /// when the host process is killed.
     Payload,

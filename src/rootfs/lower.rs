@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
-use crate::id::{c_path, check_host};
+use crate::id::{absolute, c_path, check_host};
 use crate::program::{Builder, Op, Slot, op};
 use crate::sys::Errno;
 use crate::sys::kernel::abi::*;
@@ -52,6 +52,16 @@ impl RootFs {
             (_, Some(upper)) => upper,
             (Base::Layers(_) | Base::Empty, None) => &Upper::DEFAULT,
             _ => &Upper::None,
+        }
+    }
+
+    /// Takes relative paths from the working directory of now.
+    pub(crate) fn make_absolute(&mut self) {
+        if let Base::Layers(layers) = &mut self.base {
+            layers.iter_mut().for_each(absolute);
+        }
+        if let Some(Upper::Persist(path)) = &mut self.upper {
+            absolute(path);
         }
     }
 

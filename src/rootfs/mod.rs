@@ -81,7 +81,9 @@ impl RootFs {
         RootFs::new(Base::Layers(vec![path.into()]))
     }
 
-    /// 1 to 500 directories of the host, lowest first. Paths may be of any length.
+    /// 1 to 500 directories of the host, lowest first. Paths may be of any length; relative
+    /// ones are taken from the working directory of `build`, as everywhere. What is mounted
+    /// below a layer is not part of it.
     pub fn overlay<P: Into<PathBuf>>(layers: impl IntoIterator<Item = P>) -> RootFs {
         RootFs::new(Base::Layers(layers.into_iter().map(Into::into).collect()))
     }

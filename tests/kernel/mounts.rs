@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("mounts::masks_and_read_only_paths", USER, masks),
         Test::new("mounts::bind_read_only_and_writable", USER, binds),
         Test::new("mounts::bind_read_only_is_recursive", &[Need::Root], recursive_read_only),
+        Test::new("mounts::relative_sources", USER, relative_sources),
         Test::new("mounts::bind_of_a_file", USER, bind_of_a_file),
         Test::new("mounts::tmpfs_options", USER, tmpfs_options),
         Test::new("mounts::noexec", USER, noexec),
@@ -122,6 +123,22 @@ fn recursive_read_only() -> Fallible<()> {
             let sandbox = empty([Mount::bind(dir.path(), "/ro").read_only(), Mount::bind(dir.path(), "/rw")])?;
             let seen = prints(&sandbox, "cat /ro/sub/file; ! touch /ro/sub/x 2>/dev/null; touch /rw/sub/x && echo +")?;
             assert_eq!(seen, "below+", "without {features:#x}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Taken from the working directory of `build`, whatever happens on the way to the mount.
+fn relative_sources() -> Fallible<()> {
+    let dir = open_dir()?;
+    fs::write(dir.path().join("file"), "relative")?;
+    let up = std::env::current_dir()?.components().skip(1).map(|_| "../").collect::<String>();
+    let relative = Path::new(&up).join(dir.path().strip_prefix("/")?);
+    for features in [0, feature::MOUNT_API] {
+        without(features, || {
+            let sandbox = empty([Mount::tmpfs("/first"), Mount::bind(&relative, "/d")])?;
+            assert_eq!(prints(&sandbox, "cat /d/file")?, "relative");
             Ok(())
         })?;
     }
