@@ -1,6 +1,6 @@
 //! The floor: what the kernel asks for this work, and nothing else. One clone that
 //! shares this process's memory, the mounts by mount(2), no error messages, no
-//! supervision, no id-mapped layers, no `lo`, one line of id map.
+//! supervision, no id-mapped layers, one line of id map, and (unless asked for) no `lo`.
 
 use crate::raw::{self, Stack};
 use crate::world::World;
@@ -12,6 +12,7 @@ use std::path::Path;
 /// The least work.
 pub struct Floor {
     flags: i32,
+    lo: bool,
     uid_map: CString,
     gid_map: CString,
     scratch: CString,
@@ -47,6 +48,7 @@ impl Floor {
         );
         Floor {
             flags: if net { NAMESPACES } else { NAMESPACES & !libc::CLONE_NEWNET },
+            lo: false,
             uid_map: c_string(format!("0 {uid} 1").as_bytes()),
             gid_map: c_string(format!("0 {gid} 1").as_bytes()),
             scratch: c_path(&world.scratch),
@@ -54,6 +56,12 @@ impl Floor {
             program: c_string(program.as_bytes()),
             stack: Stack::new(),
         }
+    }
+
+    /// Brings up `lo` too, as sandboxes do.
+    pub fn with_lo(mut self) -> Floor {
+        self.lo = true;
+        self
     }
 
     /// Starts one; gives its pid. What fails before the program shows in its exit code.
@@ -127,6 +135,14 @@ impl Floor {
         put!(c"/proc/self/uid_map", self.uid_map.as_c_str());
         put!(c"/proc/self/setgroups", c"deny");
         put!(c"/proc/self/gid_map", self.gid_map.as_c_str());
+        if self.lo {
+            // struct ifreq: a name of 16 bytes, then the flags; 40 bytes in all
+            let mut request = [0u16; 20];
+            request[0] = u16::from_ne_bytes(*b"lo");
+            request[8] = libc::IFF_UP as u16;
+            let socket = call!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, NULL, NULL);
+            call!(SYS_ioctl, socket, libc::SIOCSIFFLAGS, request.as_ptr(), NULL, NULL);
+        }
         // a mount namespace of a new user namespace receives mounts of the host, but only
         // into the old root, which is dropped
         let size = c"size=16m,nr_inodes=1024,mode=755";

@@ -87,6 +87,12 @@ pub fn floor(world: &World, net: bool) -> Entry {
     Row::probe(if net { FLOOR } else { FLOOR_WITHOUT_NET }, move || floor.run())
 }
 
+/// The same with `lo` up, which is part of every sandbox's network namespace.
+fn floor_with_lo(world: &World) -> Entry {
+    let mut floor = Floor::new(world, "/true", true).with_lo();
+    Row::probe("floor, lo up", move || floor.run())
+}
+
 pub fn belljar(world: &World, init: Init, net: bool) -> Entry {
     let name = match (init, net) {
         (Init::Shim, true) => SHIM,
@@ -117,6 +123,7 @@ impl Comparison {
     pub fn new(world: &World) -> Comparison {
         let entries = [
             floor(world, true),
+            floor_with_lo(world),
             belljar(world, Init::Shim, true),
             belljar(world, Init::Payload, true),
             floor(world, false).over(FLOOR_WITHOUT_NET),

@@ -167,13 +167,7 @@ impl Child {
     /// Takes what the shim has reported.
     fn hear(&mut self) {
         let mut packet = [0u8; REPORT_MAX];
-        loop {
-            let len = match socket::receive(self.control.as_fd(), &mut packet, false) {
-                Ok((len, _)) => len,
-                // it ended without reading all: told once, before what it said
-                Err(Errno::ECONNRESET) => continue,
-                Err(_) => return,
-            };
+        while let Ok((len, _)) = socket::receive(self.control.as_fd(), &mut packet, false) {
             match Report::decode(&packet[..len]) {
                 Some(Report::Exited { status, user, system, maxrss }) => {
                     self.reported = Some(exit::reported(status, user, system, maxrss));

@@ -49,16 +49,25 @@ fn send(control: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Resul
     }
 }
 
+/// The failure that the shim has reported by now, if it has.
+pub(super) fn heard_failure(control: BorrowedFd<'_>, program: &Program) -> Option<Error> {
+    let mut packet = [0u8; REPORT_MAX];
+    let (len, _) = socket::receive(control, &mut packet, false).ok()?;
+    match Report::decode(&packet[..len])? {
+        Report::Failed { op, errno, message } => {
+            Some(failure(program, op, Errno(errno), &String::from_utf8_lossy(message)))
+        }
+        _ => None,
+    }
+}
+
 /// Waits until the payload runs, or an op has failed.
 pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child: Unfinished) -> Result<(i32, PidFd)> {
     let stays = program.ops().any(|op| matches!(op, Op::Payload { stay: 1, .. }));
     let mut packet = [0u8; REPORT_MAX];
     loop {
-        let (len, mut fds) = match socket::receive(control, &mut packet, true) {
-            // it ended without reading all: told once, before what it said
-            Err(Errno::ECONNRESET) => continue,
-            answer => answer.map_err(|errno| Error::call("hear from the shim", errno))?,
-        };
+        let (len, mut fds) =
+            socket::receive(control, &mut packet, true).map_err(|errno| Error::call("hear from the shim", errno))?;
         match Report::decode(&packet[..len]) {
             Some(Report::Failed { op, errno, message }) => {
                 return Err(failure(program, op, Errno(errno), &String::from_utf8_lossy(message)));

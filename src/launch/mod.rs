@@ -90,7 +90,11 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
             }
             _ => break, // from here on by the shim
         };
-        done.map_err(|Failure(errno, said)| failure(program, index, errno, &said))?;
+        if let Err(Failure(errno, said)) = done {
+            // a shim that has failed meanwhile is why its maps cannot be written any more
+            return Err(handshake::heard_failure(control.as_fd(), program)
+                .unwrap_or_else(|| failure(program, index, errno, &said)));
+        }
     }
     let Launch { trees, notes, child, .. } = launch;
     let child = child.ok_or_else(|| Error::call("run a Program that starts nothing", Errno::EINVAL))?;

@@ -267,6 +267,14 @@ fn device(source: &CStr, rdev: u64, builder: &mut Builder) -> Result<Slot> {
 fn grab(source: &CStr, stat: &Statx, rdev: u64, builder: &mut Builder) -> Slot {
     let to = builder.local();
     let recursive = (stat.kind() == S_IFDIR).into();
-    builder.op(Op::Grab { path: source, dev: stat.dev(), ino: stat.ino, kind: stat.kind(), rdev, recursive, to });
+    builder.source_op(Op::Grab {
+        path: source,
+        dev: stat.dev(),
+        ino: stat.ino,
+        kind: stat.kind(),
+        rdev,
+        recursive,
+        to,
+    });
     to
 }

@@ -12,6 +12,9 @@ pub(crate) struct Builder {
     /// What the parent does comes first, whenever it was added.
     parent: Buffer,
     shim: Buffer,
+    /// What the shim takes from the host by path, and where in its ops: see [`Builder::sources_here`].
+    sources: Buffer,
+    sources_at: usize,
     ops: u32,
     trees: u16,
     local: u16,
@@ -48,6 +51,18 @@ impl Builder {
         self.ops += 1;
     }
 
+    /// Appends an op that opens something of the host by path.
+    pub fn source_op(&mut self, op: Op<'_>) {
+        op.encode(&mut self.sources);
+        self.ops += 1;
+    }
+
+    /// The sources are opened here, whenever they were added: before anything is mounted
+    /// that would change what their paths mean.
+    pub fn sources_here(&mut self) {
+        self.sources_at = self.shim.0.len();
+    }
+
     /// A slot for a descriptor that is at hand.
     pub fn send(&mut self, fd: Fd) -> Slot {
         let slot = Slot(self.fds.len() as u16);
@@ -75,9 +90,12 @@ impl Builder {
     }
 
     /// The Program, for a kernel with all features but `without`.
-    pub fn finish(mut self, without: u32, fault: Option<u32>) -> Program {
+    pub fn finish(self, without: u32, fault: Option<u32>) -> Program {
         let mut bytes = self.parent.0;
-        bytes.append(&mut self.shim.0);
+        let (before, after) = self.shim.0.split_at(self.sources_at);
+        for part in [before, &self.sources.0, after] {
+            bytes.extend_from_slice(part);
+        }
         let header = Header {
             total: bytes.len() as u32,
             ops: self.ops,

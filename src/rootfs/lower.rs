@@ -116,7 +116,7 @@ impl RootFs {
             return Ok(kept);
         }
         builder.op(Op::PrivateMounts {});
-        // before the scratch, which would else be part of what is cloned
+        builder.sources_here();
         let host = if let Base::Host = self.base { Some(grab(Path::new("/"), builder)?) } else { None };
         let (bytes, inodes) = match self.effective_upper() {
             Upper::Discard { bytes, inodes } => (bytes.get(), *inodes),
@@ -257,7 +257,7 @@ fn directory(source: &Path, what: &str) -> Result<Statx> {
 fn open(source: &Path, what: &str, builder: &mut Builder) -> Result<Slot> {
     let stat = directory(source, what)?;
     let to = builder.local();
-    builder.op(Op::OpenLayer { path: &c_path(source), dev: stat.dev(), ino: stat.ino, to });
+    builder.source_op(Op::OpenLayer { path: &c_path(source), dev: stat.dev(), ino: stat.ino, to });
     Ok(to)
 }
 
@@ -265,7 +265,7 @@ fn grab(source: &Path, builder: &mut Builder) -> Result<Slot> {
     let stat = directory(source, "root")?;
     let to = builder.local();
     let path = &c_path(source);
-    builder.op(Op::Grab { path, dev: stat.dev(), ino: stat.ino, kind: S_IFDIR, rdev: 0, recursive: 1, to });
+    builder.source_op(Op::Grab { path, dev: stat.dev(), ino: stat.ino, kind: S_IFDIR, rdev: 0, recursive: 1, to });
     Ok(to)
 }
 

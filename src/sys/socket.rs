@@ -42,7 +42,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
 /// Gives its length and the descriptors in it; length 0 means that the other end is closed.
 ///
 /// # Errors
-/// `ECONNRESET`, `EAGAIN`, `EMFILE` (descriptors were lost).
+/// `EAGAIN`, `EMFILE` (descriptors were lost).
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], wait: bool) -> Result<(usize, Vec<OwnedFd>)> {
     let flags = if wait { 0 } else { MSG_DONTWAIT };
     loop {
@@ -50,7 +50,8 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], wait: bool) -> Result<(
         // SAFETY: each received descriptor is new and ours.
         let take = |fd| fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
         match call::receive(socket.as_raw_fd(), bytes, flags, take) {
-            Err(Errno::EINTR) => {}
+            // told once when the other end closed with packets unread, before what it had sent
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Ok(len) => return Ok((len, fds)),
             Err(errno) => return Err(errno),
         }
