@@ -256,19 +256,32 @@ fn init_layer_entries() -> Fallible<()> {
     Ok(())
 }
 
-/// Directories of a layer whose owner the sandbox's map does not know.
+/// Directories of a layer whose owner the sandbox's map does not know: the host's, for an
+/// ordinary user; without id mapping for root too.
 fn entries_below_others() -> Fallible<()> {
-    // the host's /usr: root's, for an ordinary user; without id mapping for root too
+    // a directory of root's with directories of root's, and no mount below
+    let layer = Path::new("/usr/share");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(layer)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.metadata()?.uid() == 0 && fs::read_dir(entry.path())?.count() > 0 {
+            names.push(entry.file_name().into_string().map_err(|_| "a name that is not UTF-8")?);
+        }
+    }
+    let [hidden, entered, emptied, ..] = names.as_slice() else {
+        return Err(format!("{} has too few directories", layer.display()).into());
+    };
     let root = || {
-        RootFs::overlay(["/usr"]).hide("/share").hide("/bin/id").file("/local/share/mine", "mine").opaque("/include")
+        let file = format!("/{entered}/a/b/mine");
+        RootFs::overlay([layer]).hide(format!("/{hidden}")).file(file, "mine").opaque(format!("/{emptied}"))
     };
     let check = || -> Fallible<()> {
         let sandbox = with_programs(Sandbox::builder(root())).build()?;
-        let seen = prints(
-            &sandbox,
-            "ls /share 2>/dev/null; ls /include; cat /local/share/mine; test -e /local/bin && echo +",
-        )?;
-        assert_eq!(seen, "mine+");
+        let script =
+            format!("test -e /{hidden} || echo hidden; ls /{emptied}; cat /{entered}/a/b/mine; ls /{entered} | wc -l");
+        let seen = prints(&sandbox, &script)?;
+        let count = fs::read_dir(layer.join(entered))?.count() + 1;
+        assert_eq!(seen, format!("hidden\nmine{count}"));
         Ok(())
     };
     check()?;
