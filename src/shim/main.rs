@@ -23,6 +23,7 @@ mod program {
 mod sys {
     pub mod kernel;
 }
+mod classic;
 mod identity;
 mod init_layer;
 mod memory;

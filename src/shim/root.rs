@@ -1,5 +1,6 @@
 //! The new root: where it is put together, what it is made of, and the pivot.
 
+use crate::classic;
 use crate::mounts;
 use crate::program::wire::codec::Slot;
 use crate::program::wire::op::without;
@@ -27,7 +28,7 @@ pub fn scratch(state: &mut State, bytes: u64, inodes: u64) -> Result<()> {
         }
         Err(Errno::ENOSYS) => {
             let mut data = [0u8; 128];
-            let data = mounts::join(&mut data, options.into_iter())?;
+            let data = classic::join(&mut data, options.into_iter())?;
             call::mount(Some(c"tmpfs"), c"/", Some(c"tmpfs"), 0, Some(data))?;
             // `..` of the root stays at the root, and then steps onto what is mounted there
             state.scratch = call::openat(AT_FDCWD, c"/..", O_PATH | O_DIRECTORY | O_CLOEXEC, 0)?;
@@ -75,7 +76,7 @@ pub fn bind_staged(state: &mut State, fd: i32, name: &CStr) -> Result<()> {
     }
     call::mkdirat(state.scratch, name, 0o755)?;
     let target = call::openat(state.scratch, name, O_PATH | O_DIRECTORY | O_CLOEXEC, 0)?;
-    let bound = mounts::bind_classic(fd, target, false);
+    let bound = classic::bind(fd, target, false);
     call::close(target)?;
     bound
 }
