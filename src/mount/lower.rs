@@ -140,6 +140,10 @@ impl Mount {
             Kind::Tmpfs { bytes, inodes, mode } => {
                 self.new_fs(c"tmpfs", &tmpfs_options(*bytes, *inodes, *mode), set, 0, builder);
             }
+            Kind::Proc if self.options.or_empty => {
+                let (target, missing) = (&c_path(&self.target), self.missing_code());
+                builder.op(Op::ProcOrEmpty { target, missing, set });
+            }
             Kind::Proc => self.new_fs(c"proc", &[], set, PROC_SUPER_MAGIC, builder),
             Kind::Sysfs => {
                 self.new_fs(c"sysfs", &[], set, SYSFS_MAGIC, builder);

@@ -47,6 +47,7 @@ pub(crate) struct Options {
     pub suid: bool,
     pub dev: bool,
     pub idmapped: bool,
+    pub or_empty: bool,
     pub propagation: Option<Propagation>,
     pub missing: Missing,
 }
@@ -103,7 +104,8 @@ impl Mount {
     }
 
     /// proc(5) of the sandbox's pid namespace, `noexec`. In a user namespace the kernel
-    /// grants it only where the host's own `/proc` is fully visible (`EPERM` in most containers).
+    /// grants it only where the host's own `/proc` is fully visible (`EPERM` in most
+    /// containers); see [`or_empty`](Mount::or_empty).
     pub fn proc(target: impl Into<PathBuf>) -> Mount {
         Mount::new(Kind::Proc, target).noexec()
     }
@@ -181,6 +183,13 @@ impl Mount {
     /// Sets the propagation of a bind.
     pub fn propagation(mut self, propagation: Propagation) -> Self {
         self.options.propagation = Some(propagation);
+        self
+    }
+
+    /// Settles for an empty read-only directory where the kernel refuses a proc: in a
+    /// container whose own `/proc` is masked. Without effect on other kinds.
+    pub fn or_empty(mut self) -> Self {
+        self.options.or_empty = true;
         self
     }
 

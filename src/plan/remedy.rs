@@ -100,7 +100,7 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Attach { missing: op::missing::ERROR, .. } | Op::NewFs { missing: op::missing::ERROR, .. }, Errno::ENOENT) => {
             say(NotFound, "Missing::Create or Missing::Skip, or the target in a layer")
         }
-        (Op::Attach { .. } | Op::NewFs { .. } | Op::Target { .. }, Errno::EROFS | Errno::EACCES) => say(
+        (Op::Attach { .. } | Op::NewFs { .. } | Op::ProcOrEmpty { .. } | Op::Target { .. }, Errno::EROFS | Errno::EACCES) => say(
             NotFound,
             "a target that exists: it is missing, and would have to be made in a directory of the host, which is never written; RootFs::dir or RootFs::overlay make it in the sandbox",
         ),
@@ -211,7 +211,7 @@ fn new_fs(fstype: &[u8], errno: Errno) -> Remedy {
     match (fstype, errno) {
         (b"proc", Errno::EPERM) => say(
             NotPermitted,
-            "a fully visible /proc on the host side, which the kernel asks for in a user namespace: in Docker --security-opt systempaths=unconfined, in Kubernetes procMount: Unmasked; or Mounts without Mount::proc",
+            "a fully visible /proc on the host side, which the kernel asks for in a user namespace: in Docker --security-opt systempaths=unconfined, in Kubernetes procMount: Unmasked; or Mount::proc(…).or_empty()",
         ),
         (b"sysfs", Errno::EPERM) => say(
             NotPermitted,

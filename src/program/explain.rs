@@ -45,6 +45,7 @@ impl Op<'_> {
             Op::Grab { .. } => "grab",
             Op::Attach { .. } => "attach",
             Op::NewFs { .. } => "new-fs",
+            Op::ProcOrEmpty { .. } => "proc-or-empty",
             Op::Link { .. } => "link",
             Op::Mask { .. } => "mask",
             Op::ReadOnly { .. } => "read-only",
@@ -178,6 +179,10 @@ impl Display for Op<'_> {
                     }
                 }
                 f.write_str(if_missing(missing))
+            }
+            Op::ProcOrEmpty { target, missing, set } => {
+                let what = format_args!("mount a new proc, or nothing if that is refused, on {}", show(target));
+                write!(f, "{what}{}{}", Attributes(set), if_missing(missing))
             }
             Op::Link { path, target } => write!(f, "symbolic link {} to {}", show(path), show(target)),
             Op::Mask { path } => write!(f, "mask {}", show(path)),

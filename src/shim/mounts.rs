@@ -245,6 +245,15 @@ pub fn new_fs(
     call::close(over).map(drop)
 }
 
+/// A new proc; where something covers a part of the host's own, the kernel refuses one to
+/// a user namespace, and an empty read-only directory takes its place.
+pub fn proc_or_empty(state: &mut State, target: &CStr, missing: u32, set: u64) -> Result<()> {
+    match new_fs(state, c"proc", Strings(b""), target, missing, set, PROC_SUPER_MAGIC) {
+        Err(Errno::EPERM) => mask(state, target),
+        answer => answer,
+    }
+}
+
 /// A symbolic link in a file system made by an earlier op.
 pub fn link(state: &mut State, path: &CStr, target: &CStr) -> Result<()> {
     in_parent(path, |parent, name| {

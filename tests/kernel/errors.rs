@@ -148,8 +148,17 @@ fn display() -> Fallible<()> {
 pub fn spawn_once() {
     let map = IdMap::caller().allow_host_root();
     let namespaces = Namespaces::isolated().user(User::New(map));
-    let result = host().namespaces(namespaces).build().and_then(|sandbox| sandbox.status(&sh("true")));
-    println!("{result:?}");
+    let mut builder = host().namespaces(namespaces);
+    let mut script = "test -d /proc/self";
+    if std::env::var_os("BELLJAR_TEST_PROC_OR_EMPTY").is_some() {
+        builder = builder.mounts(Mounts::none().mount(Mount::proc("/proc").or_empty()));
+        script = "test -d /proc && test ! -e /proc/self";
+    }
+    let result = builder.build().and_then(|sandbox| sandbox.status(&sh(script)));
+    match result {
+        Ok(exit) if !exit.success() => println!("the payload failed: {exit}"),
+        result => println!("{result:?}"),
+    }
 }
 
 fn kernel_message() -> Fallible<()> {

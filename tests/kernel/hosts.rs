@@ -64,6 +64,9 @@ fn user_namespaces_switched_off() -> Fallible<()> {
 fn masked_proc() -> Fallible<()> {
     let text = spawned_after(&["--mount"], "mount -t tmpfs none /proc/sys/kernel && exec \"$0\"")?;
     assert!(text.contains("NotPermitted") && text.contains("systempaths=unconfined"), "{text}");
+    let script = "mount -t tmpfs none /proc/sys/kernel && BELLJAR_TEST_PROC_OR_EMPTY=1 exec \"$0\"";
+    let text = spawned_after(&["--mount"], script)?;
+    assert!(text.contains("Ok("), "{text}");
     Ok(())
 }
 
