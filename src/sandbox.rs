@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::launch::{launch, prepare};
 use crate::mount::{Mount, Mounts};
 use crate::namespace::Namespaces;
-use crate::plan::{Compiled, Template, compile};
+use crate::plan::{Compiled, Spec, Template, compile};
 use crate::process::{Command, Defaults, Init};
 use crate::program::op::without;
 use crate::rootfs::RootFs;
@@ -33,42 +33,37 @@ pub struct Sandbox {
 /// Says what a [`Sandbox`] is to be. Setters cannot fail; [`build`](SandboxBuilder::build) checks.
 #[derive(Clone, Debug)]
 pub struct SandboxBuilder {
-    root: RootFs,
-    namespaces: Namespaces,
-    mounts: Option<Mounts>,
-    extra: Mounts,
-    security: Security,
-    init: Init,
+    spec: Spec,
 }
 
 impl SandboxBuilder {
     /// The namespaces; [`Namespaces::isolated`] unless set.
     pub fn namespaces(mut self, namespaces: Namespaces) -> Self {
-        self.namespaces = namespaces;
+        self.spec.namespaces = namespaces;
         self
     }
 
     /// Replaces the mount plan; [`Mounts::standard`] unless set.
     pub fn mounts(mut self, mounts: Mounts) -> Self {
-        self.mounts = Some(mounts);
+        self.spec.mounts = Some(mounts);
         self
     }
 
     /// Adds a mount behind the plan.
     pub fn mount(mut self, mount: Mount) -> Self {
-        self.extra = self.extra.mount(mount);
+        self.spec.extra.0.push(mount);
         self
     }
 
     /// What the payload may do; nothing unless set.
     pub fn security(mut self, security: Security) -> Self {
-        self.security = security;
+        self.spec.security = security;
         self
     }
 
     /// Who is PID 1; [`Init::Shim`] unless set.
     pub fn init(mut self, init: Init) -> Self {
-        self.init = init;
+        self.spec.init = init;
         self
     }
 
@@ -78,9 +73,8 @@ impl SandboxBuilder {
     /// # Errors
     /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) with all [`defects`](crate::Error::defects) together.
     pub fn build(self) -> Result<Sandbox> {
-        let SandboxBuilder { root, namespaces, mounts, extra, security, init } = self;
         prepare();
-        Ok(Sandbox { template: Template::new(namespaces, root, mounts, extra, security, init)? })
+        Ok(Sandbox { template: Template::new(self.spec)? })
     }
 }
 
@@ -91,12 +85,14 @@ impl Sandbox {
     /// Begins with the one thing that has no default: what the sandbox stands on.
     pub fn builder(root: RootFs) -> SandboxBuilder {
         SandboxBuilder {
-            root,
-            namespaces: Namespaces::isolated(),
-            mounts: None,
-            extra: Mounts::none(),
-            security: Security::new(),
-            init: Init::Shim,
+            spec: Spec {
+                root,
+                namespaces: Namespaces::isolated(),
+                mounts: None,
+                extra: Mounts::none(),
+                security: Security::new(),
+                init: Init::Shim,
+            },
         }
     }
 

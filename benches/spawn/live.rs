@@ -7,9 +7,10 @@ use crate::stats::{Sample, value};
 use crate::world::World;
 use belljar::{Command, Init};
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const COUNT: usize = 500;
+const PAUSE: Duration = Duration::from_millis(1500);
 
 /// What one run of belljar's found.
 struct Found {
@@ -32,7 +33,10 @@ fn try_run(world: &World, targets: &mut Targets) -> Result<(), Box<dyn Error>> {
     let mut floor = Sample::default();
     let mut found = Vec::new();
     for _ in 0..3 {
+        // the kernel takes a while to clean up behind hundreds of network namespaces
+        std::thread::sleep(PAUSE);
         floor.push(start_floor(world)?);
+        std::thread::sleep(PAUSE);
         found.push(start(world)?);
     }
     let seconds: Sample = found.iter().map(|found| found.seconds).collect();

@@ -8,6 +8,19 @@ use crate::process::Init;
 use crate::rootfs::{RootFs, Source};
 use crate::security::Security;
 
+/// What the builder has been told.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub namespaces: Namespaces,
+    pub root: RootFs,
+    /// The mount plan; the default's depends on the root.
+    pub mounts: Option<Mounts>,
+    /// Mounts behind the plan.
+    pub extra: Mounts,
+    pub security: Security,
+    pub init: Init,
+}
+
 /// A specification that has been found consistent for this host: what a `Sandbox` holds.
 #[derive(Debug)]
 pub(crate) struct Template {
@@ -23,14 +36,8 @@ pub(crate) struct Template {
 
 impl Template {
     /// Checks everything and reports all defects together.
-    pub fn new(
-        namespaces: Namespaces,
-        mut root: RootFs,
-        mounts: Option<Mounts>,
-        extra: Mounts,
-        security: Security,
-        init: Init,
-    ) -> Result<Template> {
+    pub fn new(spec: Spec) -> Result<Template> {
+        let Spec { namespaces, mut root, mounts, extra, security, init } = spec;
         let host = Host::probe();
         let mut defects = Vec::new();
         let ids = match &namespaces.user {

@@ -6,5 +6,5 @@ mod check;
 mod compile;
 pub(crate) mod remedy;
 
-pub(crate) use check::Template;
+pub(crate) use check::{Spec, Template};
 pub(crate) use compile::{Compiled, compile};
