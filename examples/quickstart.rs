@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let usage = &output.exit.usage;
     println!("\noutside: {}, after {:.1?}", output.exit, usage.wall);
     if let (Some(user), Some(system), Some(rss)) = (usage.user, usage.system, usage.max_rss) {
-        println!("it cost {user:.1?} user and {system:.1?} system time, and {} KiB of memory at most", rss / 1024);
+        println!("it cost {user:.1?} user and {system:.1?} system time, and {rss} of memory at most");
     }
     println!("the lower layer still says: {}", fs::read_to_string(layers.lower.join("srv/lower"))?);
     if !output.exit.success() {

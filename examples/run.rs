@@ -50,7 +50,7 @@ fn run() -> Fallible<u8> {
         Some(span) => match child.wait_timeout(span)? {
             Some(exit) => exit,
             None => {
-                child.kill()?;
+                child.kill(belljar::KillScope::Tree)?;
                 child.wait()?;
                 return Ok(124);
             }

@@ -45,8 +45,6 @@ pub enum ErrorKind {
     LimitReached,
     /// The object is in use by another sandbox or process.
     Busy,
-    /// The exit status was taken by somebody else in this process (a `waitpid(-1)`).
-    StatusLost,
     /// Any other failure of a system call.
     Other,
 }

@@ -41,7 +41,7 @@ pub mod sys;
 pub mod testing;
 mod units;
 
-pub use child::{Child, Exit, Output, Usage};
+pub use child::{Child, Exit, KillScope, Output, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use handle::{Namespace, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};

@@ -2,24 +2,38 @@
 
 mod exit;
 mod output;
+mod verdict;
 
 pub use exit::{Exit, Usage};
 pub use output::Output;
+pub(crate) use verdict::Evidence;
+pub use verdict::Verdict;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Namespace, NamespaceKind};
 use crate::launch::Running;
 use crate::process::{Init, Streams};
-use crate::program::{REPORT_MAX, Report, Request};
+use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::rootfs::Kept;
-use crate::sys::kernel::abi::SIGKILL;
+use crate::sys::kernel::abi::{Rusage, SIGKILL};
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// Whom [`Child::kill`] signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KillScope {
+    /// The payload alone. The others end when it has: its end is the sandbox's.
+    Init,
+    /// Every process at once.
+    Tree,
+}
 
 /// A running sandbox.
 ///
@@ -42,8 +56,14 @@ pub struct Child {
     control: OwnedFd,
     init: Init,
     started: Instant,
-    /// What the shim reported of the payload's end.
-    reported: Option<(ExitStatus, Usage)>,
+    /// What the shim reported of the payload's end: its status, and who asked for it.
+    reported: Option<(ExitStatus, u32)>,
+    /// What the shim reported of its cost.
+    used: Option<Used>,
+    /// Who asked for the end, when the shim was not to be asked (`cause::…`).
+    cause: AtomicU32,
+    /// Whether a seccomp filter of the sandbox kills.
+    seccomp_kills: bool,
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
@@ -63,6 +83,9 @@ impl Child {
             init,
             started: Instant::now(),
             reported: None,
+            used: None,
+            cause: AtomicU32::new(cause::NONE),
+            seccomp_kills: false,
             exit: None,
             detached: false,
             notes,
@@ -104,9 +127,10 @@ impl Child {
     /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first, as `std` does.
     /// Without bound: see [`wait_timeout`](Child::wait_timeout).
     ///
+    /// That another part of this process has reaped the child is no error but a [`Verdict::StatusLost`].
+    ///
     /// # Errors
-    /// [`ErrorKind::StatusLost`] when another part of this process has reaped the child
-    /// and the shim had not reported its exit.
+    /// `ENOMEM`.
     pub fn wait(&mut self) -> Result<Exit> {
         self.stdin = None;
         loop {
@@ -141,27 +165,44 @@ impl Child {
             return Ok(None);
         }
         // ECHILD: somebody else in this process has reaped it; the shim may have told us
-        let own = match self.pidfd.try_wait() {
-            Ok(Some(status)) => Some(status),
+        let own = match self.pidfd.try_wait_usage() {
+            Ok(Some(own)) => Some(own),
             Ok(None) => return Ok(None),
             Err(Errno::ECHILD) => None,
             Err(errno) => return Err(fail(errno)),
         };
         self.hear();
-        let wall = self.started.elapsed();
-        let exit = match (self.reported.take(), own) {
-            (Some((status, usage)), _) => Exit::new(status, usage.with_wall(wall)),
-            (None, Some(status)) => Exit::new(status, Usage::default().with_wall(wall)),
-            (None, None) => {
-                return Err(Error::new(
-                    ErrorKind::StatusLost,
-                    format!("wait for the sandbox {}: its status was taken by somebody else in this process", self.pid),
-                )
-                .with_hint("no waitpid(-1) and no SIGCHLD set to SIG_IGN in the host, or Init::Shim, which reports the status itself"));
-            }
-        };
+        let exit = self.judge(own);
         self.exit = Some(exit.clone());
         Ok(Some(exit))
+    }
+
+    /// What all that is known of the end amounts to. `own` is the end of the sandbox's first process.
+    fn judge(&mut self, own: Option<(ExitStatus, Rusage)>) -> Exit {
+        let own_status = own.map(|(status, _)| status);
+        let (status, cause) = match (self.reported, self.init) {
+            (Some((status, cause)), _) => (Some(status), cause),
+            // an end without a report: a signal to the shim, with which the kernel kills the rest
+            (None, Init::Shim) => {
+                (own_status.filter(|status| status.signal().is_some()), self.cause.load(Ordering::Relaxed))
+            }
+            (None, Init::Payload) => (own_status, self.cause.load(Ordering::Relaxed)),
+        };
+        let mut usage = match (&self.used, self.init, own) {
+            (Some(used), ..) => Usage::of(used),
+            (None, Init::Payload, Some((_, usage))) => Usage { max_rss: None, ..Usage::of(&Used::of(&usage)) },
+            (None, ..) => Usage::default(),
+        };
+        usage.wall = self.started.elapsed();
+        // a payload that exits before the signal arrives has done so by itself
+        let killed = status.is_some_and(|status| status.signal() == Some(SIGKILL));
+        let cause = if self.reported.is_some() || killed { cause } else { cause::NONE };
+        Exit { verdict: Verdict::of(status, cause, self.evidence()), status, usage }
+    }
+
+    /// What the sandbox's own cgroup and its filter say.
+    fn evidence(&self) -> Evidence {
+        Evidence { oom_kills: None, seccomp_kills: self.seccomp_kills }
     }
 
     /// Takes what the shim has reported.
@@ -169,9 +210,8 @@ impl Child {
         let mut packet = [0u8; REPORT_MAX];
         while let Ok((len, _)) = socket::receive(self.control.as_fd(), &mut packet, false) {
             match Report::decode(&packet[..len]) {
-                Some(Report::Exited { status, user, system, maxrss }) => {
-                    self.reported = Some(exit::reported(status, user, system, maxrss));
-                }
+                Some(Report::Exited { status, cause }) => self.reported = Some((ExitStatus::from_raw(status), cause)),
+                Some(Report::Used(used)) => self.used = Some(used),
                 _ if len == 0 => return,
                 _ => {}
             }
@@ -196,7 +236,12 @@ impl Child {
         }
         match self.init {
             Init::Shim => self.request(Request::Signal(signal)).map_err(|_| fail(Errno::ESRCH)),
-            Init::Payload => self.pidfd.send_signal(signal).map_err(fail),
+            Init::Payload => {
+                if signal == SIGKILL && !self.pidfd.wait_exited(Some(Duration::ZERO)).is_ok_and(|ended| ended) {
+                    self.cause.store(cause::HANDLE, Ordering::Relaxed);
+                }
+                self.pidfd.send_signal(signal).map_err(fail)
+            }
         }
     }
 
@@ -204,24 +249,36 @@ impl Child {
         socket::send(self.control.as_fd(), &request.encode(), &[])
     }
 
-    /// Kills every process of the sandbox (SIGKILL); [`wait`](Child::wait) then tells. One
-    /// that has ended already is left alone.
+    /// Kills (SIGKILL); [`wait`](Child::wait) then tells. A sandbox that has ended already is
+    /// left alone, and a payload that exits before the signal arrives has [exited](Verdict::Exited).
     ///
     /// In a pid namespace that is joined or inherited, it is the shim that finds and kills
     /// the payload's descendants.
     ///
     /// # Errors
     /// `EPERM`, if the host process has changed its user since.
-    pub fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self, scope: KillScope) -> Result<()> {
+        self.kill_for(cause::HANDLE, scope)
+    }
+
+    /// Kills for a reason, which is recorded before the signal is sent.
+    fn kill_for(&mut self, cause: u32, scope: KillScope) -> Result<()> {
         if self.exit.is_some() {
             return Ok(());
         }
-        if self.init == Init::Shim && self.request(Request::Kill).is_ok() {
-            // PID 1 ends at once, and the kernel kills the rest; a bound, should it be stopped
+        let request = match scope {
+            KillScope::Init => Request::KillInit,
+            KillScope::Tree => Request::Kill(cause),
+        };
+        if self.init == Init::Shim && self.request(request).is_ok() {
+            // a bound, should the shim be stopped
             let ended = self.pidfd.wait_exited(Some(Duration::from_millis(500)));
             if ended.is_ok_and(|ended| ended) {
                 return Ok(());
             }
+        }
+        if !self.pidfd.wait_exited(Some(Duration::ZERO)).is_ok_and(|ended| ended) {
+            self.cause.store(cause, Ordering::Relaxed);
         }
         match self.pidfd.send_signal(SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -263,7 +320,7 @@ impl Drop for Child {
         if self.detached || self.exit.is_some() {
             return;
         }
-        let killed = self.kill().is_ok();
+        let killed = self.kill(KillScope::Tree).is_ok();
         if killed && self.pidfd.wait_exited(Some(DROP_BOUND)).is_ok_and(|ended| ended) {
             // ECHILD: a reaper of the host was faster, which is as good
             let _ = self.pidfd.try_wait();

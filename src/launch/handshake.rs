@@ -81,7 +81,7 @@ pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child
                 let old = std::mem::replace(&mut child, moved);
                 drop(old);
             }
-            Some(Report::Exited { .. }) => return Err(lost(program)),
+            Some(Report::Exited { .. } | Report::Used(_)) => return Err(lost(program)),
             // without a shim that stays, the socket closes when the payload is executed
             None if len == 0 && !stays => break,
             None => return Err(lost(program)),

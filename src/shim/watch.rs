@@ -6,7 +6,7 @@
 //! namespace of its own, the shim is its child subreaper and kills them itself.
 
 use crate::CONTROL;
-use crate::program::wire::report::{Report, Request};
+use crate::program::wire::report::{Report, Request, Used, cause};
 use crate::state::report;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::raw::syscall;
@@ -67,7 +67,7 @@ impl Watched {
             let _ = call::capset(permitted & (1 << CAP_KILL), 0);
         }
         report(Report::Started { pid: payload }, &[]);
-        let mut tree = Tree { payload, init, detached: false };
+        let mut tree = Tree { payload, init, detached: false, cause: cause::NONE };
         loop {
             tree.turn();
         }
@@ -78,6 +78,8 @@ struct Tree {
     payload: i32,
     init: bool,
     detached: bool,
+    /// Why the payload is being ended, if it is.
+    cause: u32,
 }
 
 impl Tree {
@@ -90,7 +92,7 @@ impl Tree {
         }
         match call::poll(&mut fds, None) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => self.end(125),
+            Err(_) => self.kill(cause::HOST_DIED), // blind, it can hold nothing
         }
         if fds[0].revents != 0 {
             self.signals();
@@ -99,7 +101,7 @@ impl Tree {
             self.request();
         }
         if fds[2].revents != 0 && !self.detached {
-            self.end(125);
+            self.kill(cause::HOST_DIED);
         }
     }
 
@@ -115,17 +117,12 @@ impl Tree {
     }
 
     fn reap(&mut self) {
-        while let Ok((pid, status, usage)) = call::wait4(-1, WNOHANG) {
+        while let Ok((pid, status, _)) = call::wait4(-1, WNOHANG) {
             if pid == 0 {
                 return;
             }
             if pid == self.payload {
-                let micros = |t: [i64; 2]| t[0] * 1_000_000 + t[1];
-                let (user, system) = (micros(usage.utime), micros(usage.stime));
-                report(Report::Exited { status, user, system, maxrss: usage.maxrss }, &[]);
-                // wait(2): the low seven bits are the signal, the next byte the code
-                let signal = status & 0x7f;
-                self.end(if signal == 0 { status >> 8 & 0xff } else { 128 + signal });
+                self.over(status);
             }
         }
     }
@@ -134,20 +131,76 @@ impl Tree {
         let mut packet = [0u8; 8];
         match call::receive(CONTROL, &mut packet, MSG_DONTWAIT, |fd| drop(call::close(fd))) {
             Ok(8) => match Request::decode(&packet) {
+                Some(Request::Signal(SIGKILL) | Request::KillInit) => self.kill_payload(cause::HANDLE),
                 Some(Request::Signal(signal)) => drop(call::kill(self.payload, signal)),
                 Some(Request::Detach) => self.detached = true,
-                Some(Request::Kill) | None => self.end(137),
+                Some(Request::Kill(cause)) => self.kill(cause),
+                None => self.kill(cause::HANDLE),
             },
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             // closed: the handle is gone, and with it whoever wanted this sandbox
-            _ => self.end(125),
+            _ => self.kill(cause::HANDLE),
         }
     }
 
-    /// Ends the sandbox.
+    /// Kills the payload. One that has exited by now has done so by itself.
+    fn kill_payload(&mut self, cause: u32) {
+        self.reap();
+        self.cause = cause;
+        let _ = call::kill(self.payload, SIGKILL); // reaped on the SIGCHLD that follows
+    }
+
+    /// Kills everything, and ends.
+    fn kill(&mut self, cause: u32) -> ! {
+        self.kill_payload(cause);
+        if self.init {
+            let _ = call::kill(-1, SIGKILL);
+        }
+        // one that the signal does not reach is killed by the kernel when this process ends
+        let status = self.next_dead(self.payload).unwrap_or(SIGKILL);
+        self.over(status)
+    }
+
+    /// The status of a child that dies within a second. Not waited for longer: a set-uid
+    /// program need not be within reach of our signals, and the kernel may hold a process.
+    fn next_dead(&mut self, which: i32) -> Option<i32> {
+        loop {
+            match call::wait4(which, WNOHANG) {
+                Ok((0, ..)) => {}
+                Ok((_, status, _)) => return Some(status),
+                Err(_) => return None,
+            }
+            match call::poll(&mut [PollFd { fd: SIGNALS, events: POLLIN, revents: 0 }], Some([1, 0])) {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => while call::read(SIGNALS, &mut [0u8; 128]).is_ok() {},
+            }
+        }
+    }
+
+    /// Reports the payload's end, which is the sandbox's.
+    fn over(&mut self, status: i32) -> ! {
+        // wait(2): the low seven bits are the signal, the next byte the code
+        let signal = status & 0x7f;
+        // what exited before the signal arrived has not been ended by it
+        let cause = if signal == SIGKILL { self.cause } else { cause::NONE };
+        report(Report::Exited { status, cause }, &[]);
+        self.end(if signal == 0 { status >> 8 & 0xff } else { 128 + signal });
+    }
+
+    /// Ends the sandbox. All are reaped first, so that what they used is known.
     fn end(&mut self, code: i32) -> ! {
-        if !self.init {
+        if self.init {
+            loop {
+                let _ = call::kill(-1, SIGKILL); // ESRCH: nobody is left
+                if self.next_dead(-1).is_none() {
+                    break;
+                }
+            }
+        } else {
             self.kill_descendants();
+        }
+        if let Ok(usage) = call::getrusage(RUSAGE_CHILDREN) {
+            report(Report::Used(Used::of(&usage)), &[]);
         }
         call::exit_group(code)
     }
@@ -170,7 +223,7 @@ impl Tree {
                     let _ = call::kill(pid, SIGKILL);
                 }
             }
-            if call::wait4(-1, 0).is_err() {
+            if self.next_dead(-1).is_none() {
                 return;
             }
         }

@@ -50,8 +50,8 @@ impl PidFd {
     /// `ECHILD`: not a child of this process, or reaped already by somebody else in it.
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
-            match self.wait_for(0) {
-                Ok(Some(status)) => return Ok(status),
+            match self.reap(0) {
+                Ok(Some((status, _))) => return Ok(status),
                 Ok(None) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -63,21 +63,30 @@ impl PidFd {
     /// # Errors
     /// As [`wait`](PidFd::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.wait_for(WNOHANG)
+        Ok(self.reap(WNOHANG)?.map(|(status, _)| status))
     }
 
-    fn wait_for(&self, options: u32) -> Result<Option<ExitStatus>> {
+    /// As [`try_wait`](PidFd::try_wait), with what the child and those that it has waited for
+    /// have used.
+    pub(crate) fn try_wait_usage(&self) -> Result<Option<(ExitStatus, Rusage)>> {
+        self.reap(WNOHANG)
+    }
+
+    fn reap(&self, options: u32) -> Result<Option<(ExitStatus, Rusage)>> {
         // siginfo_t on 64-bit machines: signo, errno, code, (padding), pid, uid, status, …
         let mut info = [0i32; 32];
-        // SAFETY: the kernel writes one siginfo_t of 128 bytes.
-        unsafe { syscall!(waitid, P_PIDFD, self.0.as_raw_fd(), info.as_mut_ptr(), options | WEXITED) }?;
+        let mut usage = Rusage::default();
+        let fd = self.0.as_raw_fd();
+        // SAFETY: the kernel writes one siginfo_t of 128 bytes, and one `struct rusage`, which `Rusage` mirrors.
+        unsafe { syscall!(waitid, P_PIDFD, fd, info.as_mut_ptr(), options | WEXITED, &raw mut usage) }?;
         let (code, pid, status) = (info[2], info[4], info[6]);
-        Ok(match (pid, code) {
-            (0, _) => None,
-            (_, libc::CLD_EXITED) => Some(ExitStatus::from_raw((status & 0xff) << 8)),
-            (_, libc::CLD_DUMPED) => Some(ExitStatus::from_raw(status | 0x80)),
-            _ => Some(ExitStatus::from_raw(status)),
-        })
+        let status = match (pid, code) {
+            (0, _) => return Ok(None),
+            (_, libc::CLD_EXITED) => (status & 0xff) << 8,
+            (_, libc::CLD_DUMPED) => status | 0x80,
+            _ => status,
+        };
+        Ok(Some((ExitStatus::from_raw(status), usage)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::harness::{Need, Test};
-use belljar::{Child, ErrorKind, Init, Mount, Mounts, Namespaces, Pid, Stdio};
+use belljar::{Child, ErrorKind, Init, KillScope, Mount, Mounts, Namespaces, Pid, Stdio, Verdict};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -53,9 +53,18 @@ fn usage() -> Fallible<()> {
     let exit = host().build()?.status(&sh("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"))?;
     let cpu = exit.usage.user.ok_or("no user time")? + exit.usage.system.ok_or("no system time")?;
     assert!(cpu > Duration::from_millis(5) && cpu < exit.usage.wall + Duration::from_millis(50), "{:?}", exit.usage);
-    assert!(exit.usage.max_rss.is_some_and(|bytes| bytes > 100_000), "{:?}", exit.usage);
-    let exit = host().init(Init::Payload).build()?.status(&sh("true"))?;
-    assert_eq!(exit.usage.user, None, "nobody measured it");
+    let rss = exit.usage.max_rss.ok_or("no max_rss")?.get();
+    assert!((100_000..100_000_000).contains(&rss), "{:?}", exit.usage);
+    assert!(exit.usage.voluntary_switches.is_some() && exit.usage.block_read.is_some());
+    assert_eq!((exit.usage.memory_peak, exit.usage.processes_peak), (None, None), "nobody counted them");
+    // an orphan that outlives the payload counts too
+    let burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+    let both = host().build()?.status(&sh(&format!("(setsid sh -c '{burn}; sleep 60' &); {burn}; sleep 1")))?;
+    assert!(both.usage.user > exit.usage.user.map(|one| one * 3 / 2), "{:?} {:?}", both.usage, exit.usage);
+    // of a payload that is PID 1 the kernel's own record tells, but for the memory
+    let alone = host().init(Init::Payload).build()?.status(&sh(burn))?;
+    assert!(alone.usage.user.is_some_and(|user| user > Duration::from_millis(5)), "{:?}", alone.usage);
+    assert_eq!(alone.usage.max_rss, None, "the kernel counts the host's memory in it");
     Ok(())
 }
 
@@ -79,7 +88,7 @@ fn wait_timeout() -> Fallible<()> {
     assert!(start.elapsed() < Duration::from_millis(100));
     assert_eq!(child.wait_timeout(Duration::from_millis(200))?, None);
     assert!(start.elapsed() >= Duration::from_millis(200) && start.elapsed() < Duration::from_secs(5));
-    child.kill()?;
+    child.kill(KillScope::Tree)?;
     let exit = child.wait_timeout(Duration::from_secs(10))?.ok_or("it lives on")?;
     assert!(!exit.success());
     Ok(())
@@ -173,7 +182,7 @@ fn gone_within(marker: &str, bound: Duration) -> bool {
 fn kill_ends_the_whole_tree() -> Fallible<()> {
     let (mut child, _lines) = ready(host(), &tree("7770001"))?;
     assert!(alive("7770001") >= 4);
-    child.kill()?;
+    child.kill(KillScope::Tree)?;
     let exit = child.wait()?;
     assert!(!exit.success());
     assert!(gone_within("7770001", Duration::ZERO));
@@ -186,7 +195,7 @@ fn kill_without_a_pid_namespace() -> Fallible<()> {
     let builder = || host().mounts(mounts()).namespaces(Namespaces::isolated().pid(Pid::Inherit));
     let (mut child, _lines) = ready(builder(), &tree("7770002"))?;
     assert!(alive("7770002") >= 4);
-    child.kill()?;
+    child.kill(KillScope::Tree)?;
     child.wait()?;
     assert!(gone_within("7770002", Duration::ZERO));
     // and when the payload exits by itself
@@ -200,7 +209,7 @@ fn kill_of_a_stopped_tree() -> Fallible<()> {
     let (mut child, _lines) = ready(host(), "sleep 7770004 & echo ready; kill -STOP $! $$")?;
     std::thread::sleep(Duration::from_millis(50));
     let start = Instant::now();
-    child.kill()?;
+    child.kill(KillScope::Tree)?;
     child.wait()?;
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(gone_within("7770004", Duration::ZERO));
@@ -287,9 +296,8 @@ fn a_host_that_reaps_everything() -> Fallible<()> {
     // without a shim it is, and says so
     let mut child = host().init(Init::Payload).build()?.spawn(&sh("exit 42"))?;
     reap(&child)?;
-    let error = refused(child.wait())?;
-    assert_kind(&error, ErrorKind::StatusLost);
-    drop(child);
+    let exit = child.wait()?;
+    assert_eq!((exit.verdict, exit.status, exit.success()), (Verdict::StatusLost, None, false));
     Ok(())
 }
 

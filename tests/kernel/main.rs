@@ -18,6 +18,7 @@ mod namespace;
 mod process;
 mod rootfs;
 mod source;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         mounts::tests,
         process::tests,
         child::tests,
+        verdict::tests,
         errors::tests,
         hosts::tests,
     ])

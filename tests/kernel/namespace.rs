@@ -156,7 +156,7 @@ fn joined_by_handle() -> Fallible<()> {
         let joined = !matches!(i, 1 | 2); // its own mount and pid namespaces
         assert_eq!(*inside == theirs.display().to_string(), joined, "kind {i}");
     }
-    first.kill()?;
+    first.kill(belljar::KillScope::Tree)?;
     first.wait()?;
     Ok(())
 }
@@ -226,7 +226,7 @@ fn a_handle_outlives_its_sandbox() -> Fallible<()> {
     let mut first = pause(Namespaces::isolated().uts(Uts::new("gone")))?;
     let user = first.namespace(NamespaceKind::User)?;
     let uts = first.namespace(NamespaceKind::Uts)?;
-    first.kill()?;
+    first.kill(belljar::KillScope::Tree)?;
     first.wait()?;
     assert!(first.namespace(NamespaceKind::Uts).is_err());
     let namespaces = Namespaces::isolated().user(User::Join(user)).uts(Uts::Join(uts));

@@ -208,7 +208,7 @@ fn nothing_of_the_host() -> Fallible<()> {
         assert_eq!(fds.len(), 3, "{fds:?}"); // signalfd, pidfd of the host, control socket
         assert!(read("maps")?.lines().count() < 15);
     }
-    child.kill()?;
+    child.kill(belljar::KillScope::Tree)?;
     child.wait()?;
     Ok(())
 }

@@ -316,7 +316,7 @@ fn persist_keeps_and_locks() -> Fallible<()> {
     let mut first = sandbox.spawn(&sh("sleep 60"))?;
     let error = refused(sandbox.spawn(&sh("true")))?;
     assert_kind(&error, ErrorKind::Busy);
-    first.kill()?;
+    first.kill(belljar::KillScope::Tree)?;
     first.wait()?;
     drop(first);
     assert_eq!(prints(&sandbox, "cat /kept")?, "kept");

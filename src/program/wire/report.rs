@@ -1,10 +1,11 @@
 //! What the shim tells the library over the control socket, one packet each.
 //!
 //! ```text
-//! Report := kind u32 | op u32 | errno i32 | value i64 × 3 | message bytes
+//! Report := kind u32 | op u32 | errno i32 | value i64 × 8 | message bytes
 //! ```
 
 use super::codec::{Field, Reader, Sink};
+use crate::sys::kernel::abi::Rusage;
 
 /// The kinds of report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,28 +28,85 @@ pub enum Report<'a> {
     Exited {
         /// The status word of wait(2).
         status: i32,
-        /// User CPU time in microseconds.
-        user: i64,
-        /// System CPU time in microseconds.
-        system: i64,
-        /// Peak resident set in KiB.
-        maxrss: i64,
+        /// Why it was ended, `cause::…`: decided before the signal was sent, and told only if
+        /// that signal ended it.
+        cause: u32,
     },
+    /// What all processes have used, told when the last one is reaped.
+    Used(Used),
     /// The shim continues in a new process, whose pidfd comes with the packet.
     Moved,
+}
+
+/// What processes have used, as getrusage(2) `RUSAGE_CHILDREN` counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Used {
+    /// User CPU time in microseconds.
+    pub user: i64,
+    /// System CPU time in microseconds.
+    pub system: i64,
+    /// Peak resident set of the largest, in KiB.
+    pub maxrss: i64,
+    /// Reads from block devices, in units of 512 bytes.
+    pub inblock: i64,
+    /// Writes to them.
+    pub oublock: i64,
+    /// Context switches because it waited.
+    pub nvcsw: i64,
+    /// Context switches because its time was over.
+    pub nivcsw: i64,
+}
+
+impl Used {
+    /// From the kernel's record.
+    pub fn of(usage: &Rusage) -> Used {
+        let micros = |t: [i64; 2]| t[0] * 1_000_000 + t[1];
+        Used {
+            user: micros(usage.utime),
+            system: micros(usage.stime),
+            maxrss: usage.maxrss,
+            inblock: usage.rest[6],
+            oublock: usage.rest[7],
+            nvcsw: usage.rest[11],
+            nivcsw: usage.rest[12],
+        }
+    }
+}
+
+/// Who asked for the end of a sandbox, and why.
+#[allow(missing_docs)]
+pub mod cause {
+    /// Nobody: it ended by itself.
+    pub const NONE: u32 = 0;
+    pub const HANDLE: u32 = 1;
+    pub const WALL_TIME: u32 = 2;
+    pub const CPU_TIME: u32 = 3;
+    pub const OUTPUT: u32 = 4;
+    pub const HOST_DIED: u32 = 5;
 }
 
 /// The largest report.
 pub const REPORT_MAX: usize = 1024;
 
+/// The numbers in a packet.
+const VALUES: usize = 8;
+
 impl<'a> Report<'a> {
     /// Appends the bytes.
     pub fn encode(&self, sink: &mut impl Sink) {
-        let (kind, op, errno, values, message): (u32, u32, i32, [i64; 3], &[u8]) = match *self {
-            Report::Failed { op, errno, message } => (1, op, errno, [0; 3], message),
-            Report::Started { pid } => (2, 0, 0, [pid as i64, 0, 0], &[]),
-            Report::Exited { status, user, system, maxrss } => (3, 0, status, [user, system, maxrss], &[]),
-            Report::Moved => (4, 0, 0, [0; 3], &[]),
+        let mut values = [0i64; VALUES];
+        let (kind, op, errno, message): (u32, u32, i32, &[u8]) = match *self {
+            Report::Failed { op, errno, message } => (1, op, errno, message),
+            Report::Started { pid } => {
+                values[0] = pid as i64;
+                (2, 0, 0, &[])
+            }
+            Report::Exited { status, cause } => (3, cause, status, &[]),
+            Report::Moved => (4, 0, 0, &[]),
+            Report::Used(u) => {
+                values[..7].copy_from_slice(&[u.user, u.system, u.maxrss, u.inblock, u.oublock, u.nvcsw, u.nivcsw]);
+                (5, 0, 0, &[])
+            }
         };
         kind.put(sink);
         op.put(sink);
@@ -62,13 +120,20 @@ impl<'a> Report<'a> {
         let mut reader = Reader(packet);
         let r = &mut reader;
         let (kind, op, errno) = (u32::take(r)?, u32::take(r)?, u32::take(r)? as i32);
-        let values = [i64::take(r)?, i64::take(r)?, i64::take(r)?];
+        let mut values = [0i64; VALUES];
+        for value in &mut values {
+            *value = i64::take(r)?;
+        }
         let message = <&[u8]>::take(r)?;
         match kind {
             1 => Some(Report::Failed { op, errno, message }),
             2 => Some(Report::Started { pid: values[0] as i32 }),
-            3 => Some(Report::Exited { status: errno, user: values[0], system: values[1], maxrss: values[2] }),
+            3 => Some(Report::Exited { status: errno, cause: op }),
             4 => Some(Report::Moved),
+            5 => {
+                let [user, system, maxrss, inblock, oublock, nvcsw, nivcsw, ..] = values;
+                Some(Report::Used(Used { user, system, maxrss, inblock, oublock, nvcsw, nivcsw }))
+            }
             _ => None,
         }
     }
@@ -79,8 +144,10 @@ impl<'a> Report<'a> {
 pub enum Request {
     /// Send this signal to the payload.
     Signal(i32),
-    /// Kill the payload and all its descendants, then exit.
-    Kill,
+    /// Kill the payload and all its descendants for this reason (`cause::…`), then exit.
+    Kill(u32),
+    /// Kill the payload alone; its end is the sandbox's.
+    KillInit,
     /// The handle is given up: outlive it and the host.
     Detach,
 }
@@ -90,8 +157,9 @@ impl Request {
     pub fn encode(self) -> [u8; 8] {
         let (kind, value): (u32, u32) = match self {
             Request::Signal(signal) => (1, signal as u32),
-            Request::Kill => (2, 0),
+            Request::Kill(cause) => (2, cause),
             Request::Detach => (3, 0),
+            Request::KillInit => (4, 0),
         };
         let mut out = [0; 8];
         out[..4].copy_from_slice(&kind.to_le_bytes());
@@ -104,8 +172,9 @@ impl Request {
         let mut reader = Reader(packet);
         match (u32::take(&mut reader)?, u32::take(&mut reader)?) {
             (1, signal) => Some(Request::Signal(signal as i32)),
-            (2, _) => Some(Request::Kill),
+            (2, cause) => Some(Request::Kill(cause)),
             (3, _) => Some(Request::Detach),
+            (4, _) => Some(Request::KillInit),
             _ => None,
         }
     }

@@ -285,6 +285,7 @@ pub const POLLHUP: i16 = 16;
 pub const WNOHANG: u32 = 1;
 pub const WEXITED: u32 = 4;
 pub const P_PIDFD: u32 = 3;
+pub const RUSAGE_CHILDREN: i32 = -1;
 
 /// `struct pollfd`, poll(2).
 #[repr(C)]

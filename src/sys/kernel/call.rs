@@ -276,6 +276,14 @@ pub fn wait4(pid: i32, options: u32) -> Result<(i32, i32, Rusage)> {
     Ok((pid as i32, status, usage))
 }
 
+/// getrusage(2).
+pub fn getrusage(who: i32) -> Result<Rusage> {
+    let mut usage = Rusage::default();
+    // SAFETY: the kernel writes one `struct rusage`, which `Rusage` mirrors.
+    unsafe { syscall!(getrusage, who as isize, &raw mut usage) }?;
+    Ok(usage)
+}
+
 /// exit_group(2).
 pub fn exit_group(code: i32) -> ! {
     loop {
