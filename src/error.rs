@@ -45,6 +45,8 @@ pub enum ErrorKind {
     LimitReached,
     /// The object is in use by another sandbox or process.
     Busy,
+    /// The time given to the call is over.
+    TimedOut,
     /// Any other failure of a system call.
     Other,
 }

@@ -36,6 +36,7 @@ mod program;
 mod rootfs;
 mod sandbox;
 mod security;
+mod socket;
 pub mod sys;
 #[doc(hidden)]
 pub mod testing;
@@ -52,6 +53,7 @@ pub use process::{Command, Init, Stdio};
 pub use rootfs::{RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{Capabilities, Capability, Security};
+pub use socket::{Received, Socket, SocketKind, socketpair};
 pub use units::Bytes;
 
 /// The README's example, compiled.

@@ -118,6 +118,9 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Hide { .. }, Errno::EPERM | Errno::EOPNOTSUPP) => {
             say(NotSupported, "Mount::mask(path): whiteouts in a user namespace need Linux 5.8")
         }
+        (Op::Stdio { .. }, Errno::EBADF | Errno::EINVAL | Errno::EMFILE) => {
+            say(LimitReached, "lower numbers for the passed descriptors: each must be below RLIMIT_NOFILE (ulimit -n)")
+        }
         (Op::Credentials { .. }, Errno::EINVAL) => say(InvalidSpec, "ids that the sandbox's id map has"),
         (Op::Credentials { .. }, Errno::EPERM) => {
             say(NotPermitted, "the default ids: another uid or gid takes CAP_SETUID and CAP_SETGID, which User::New gives")

@@ -1,9 +1,10 @@
 //! `Command`, in the words of `std::process::Command`.
 
-use super::Stdio;
+use super::{Passed, Stdio};
 use crate::id::{Gid, Uid};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// A program to run in a sandbox.
@@ -32,6 +33,7 @@ pub struct Command {
     pub(super) stdin: Option<Stdio>,
     pub(super) stdout: Option<Stdio>,
     pub(super) stderr: Option<Stdio>,
+    pub(super) fds: Vec<Passed>,
 }
 
 /// The `PATH` of a payload whose environment names none.
@@ -53,6 +55,7 @@ impl Command {
             stdin: None,
             stdout: None,
             stderr: None,
+            fds: Vec::new(),
         }
     }
 
@@ -141,6 +144,34 @@ impl Command {
     /// Standard error.
     pub fn stderr(&mut self, stderr: impl Into<Stdio>) -> &mut Self {
         self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// Gives the payload this descriptor under this number, 3 to 1023, at most 32 of them. All
+    /// that is not given stays closed, and nobody else in the sandbox has a copy.
+    ///
+    /// The command keeps its own copy, to be spawned again: whoever waits for the end of a
+    /// pipe or socket drops the command first. A directory is refused, for `..` leads out of
+    /// it; see [`directory_fd`](Command::directory_fd).
+    ///
+    /// ```
+    /// use belljar::{Command, SocketKind, socketpair};
+    ///
+    /// let (host, plugin) = socketpair(SocketKind::Packets)?;
+    /// let mut command = Command::new("/plugins/worker");
+    /// command.arg("--rpc=3").fd(3, plugin);
+    /// # Ok::<(), belljar::Error>(())
+    /// ```
+    pub fn fd(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.fds.push(Passed::new(number, fd.into(), false));
+        self
+    }
+
+    /// As [`fd`](Command::fd), for a directory of the host. Opts out of the isolation of
+    /// the file system: from it the payload reaches, by `..`, everything of the mount that
+    /// it lies on, as far as its ids may. [`Mount::bind`](crate::Mount::bind) shows a directory without that.
+    pub fn directory_fd(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.fds.push(Passed::new(number, fd.into(), true));
         self
     }
 

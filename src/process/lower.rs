@@ -66,6 +66,8 @@ impl Command {
                 "IdMap::subordinate(), or no groups",
             ));
         }
+        super::fds::check(&self.fds, &mut defects);
+        self.check_streams(&mut defects);
         if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
     }
 
@@ -80,10 +82,11 @@ impl Command {
         security: impl FnOnce(&mut Builder),
     ) -> Result<Streams> {
         let (streams, ours) = self.streams(defaults, builder)?;
+        let others = super::fds::lower(&self.fds, builder);
         payload(builder)?;
         builder.op(Op::Session {});
         let [stdin, stdout, stderr]: [Slot; 3] = streams;
-        builder.op(Op::Stdio { stdin, stdout, stderr });
+        builder.op(Op::Stdio { stdin, stdout, stderr, others: &others });
         builder.op(Op::Umask { mask: 0o022 });
         let groups: Vec<u8> = self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
         builder.op(Op::Credentials {

@@ -1,10 +1,12 @@
 //! The payload's process: its program, arguments, environment, ids and streams.
 
 mod command;
+mod fds;
 mod lower;
 mod stdio;
 
 pub use command::Command;
+use fds::Passed;
 pub(crate) use lower::{Defaults, Ids};
 pub use stdio::Stdio;
 pub(crate) use stdio::Streams;

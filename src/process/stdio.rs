@@ -1,7 +1,7 @@
 //! The payload's standard streams.
 
-use super::{Command, Defaults};
-use crate::error::{Error, Result};
+use super::{Command, Defaults, fds};
+use crate::error::{Defect, Error, Result};
 use crate::handle::Fd;
 use crate::program::{Builder, Slot};
 use crate::sys::Errno;
@@ -73,6 +73,18 @@ pub(crate) struct Streams {
 }
 
 impl Command {
+    /// A directory as a stream would be as good a way out as any other descriptor of one.
+    pub(super) fn check_streams(&self, defects: &mut Vec<Defect>) {
+        let streams = [&self.stdin, &self.stdout, &self.stderr];
+        for (number, stdio) in (0..).zip(streams) {
+            match stdio {
+                Some(Stdio::Fd(fd)) => fds::refuse_directory(number, fd.as_fd(), defects),
+                Some(Stdio::Inherit) if number == 0 => fds::refuse_directory(0, io::stdin().as_fd(), defects),
+                _ => {} // a directory cannot be open for writing
+            }
+        }
+    }
+
     /// Opens the streams: the payload's ends go to slots, ours are returned.
     pub(crate) fn streams(&self, defaults: Defaults, builder: &mut Builder) -> Result<([Slot; 3], Streams)> {
         let mut ours = Streams::default();

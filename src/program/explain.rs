@@ -194,8 +194,13 @@ impl Display for Op<'_> {
                 _ => "stay as PID 1; in a new process:",
             }),
             Op::Session {} => f.write_str("new session"),
-            Op::Stdio { stdin, stdout, stderr } => {
-                write!(f, "standard streams from slots {stdin}, {stdout}, {stderr}; close all else")
+            Op::Stdio { stdin, stdout, stderr, others } => {
+                write!(f, "standard streams from slots {stdin}, {stdout}, {stderr}")?;
+                let word = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+                for pair in others.chunks_exact(4) {
+                    write!(f, ", {} from slot {}", word(pair), word(&pair[2..]))?;
+                }
+                f.write_str("; close all else")
             }
             Op::Umask { mask } => write!(f, "umask {mask:03o}"),
             Op::Credentials { uid, gid, groups, set_groups, capabilities, .. } => {

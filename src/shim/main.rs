@@ -24,6 +24,7 @@ mod sys {
     pub mod kernel;
 }
 mod classic;
+mod descriptors;
 mod identity;
 mod init_layer;
 mod memory;

@@ -4,7 +4,7 @@ use crate::CONTROL;
 use crate::program::wire::codec::{Slot, Strings};
 use crate::program::wire::op::without;
 use crate::run::{self, Ops};
-use crate::state::State;
+use crate::state::{self, State};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::raw::syscall;
 use crate::sys::kernel::vfork::{Stack, vfork};
@@ -42,6 +42,7 @@ pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slo
     // child runs the rest of the Program on `child`, which outlives the clone because
     // this frame sleeps until the child has executed or ended.
     let pid = unsafe { vfork(&mut args, stack, in_child, (&raw mut child).cast()) }?;
+    state::set_control(CONTROL); // the child may have moved its own
     if FAILED.load(Ordering::Relaxed) {
         call::exit_group(125); // the child has reported
     }
@@ -54,20 +55,6 @@ unsafe extern "C" fn in_child(argument: *mut u8) -> ! {
     // SAFETY: `start` passes a pointer to its pair, and sleeps while we use it.
     let (ops, state) = unsafe { &mut *argument.cast::<(&mut Ops, &mut State)>() };
     run::rest(ops, state)
-}
-
-/// Puts the three streams in place and closes everything else but the control socket.
-pub fn stdio(state: &mut State, streams: [Slot; 3]) -> Result<()> {
-    let mut high = [-1i32; 3];
-    for (to, slot) in high.iter_mut().zip(streams) {
-        // above the three targets, so that none is overwritten before it is copied
-        *to = call::fcntl(state.get(slot)?, F_DUPFD_CLOEXEC, 4)?;
-    }
-    for (number, fd) in high.iter().enumerate() {
-        call::dup3(*fd, number as i32, 0)?;
-    }
-    call::close_range(CONTROL as u32 + 1, u32::MAX, 0)?;
-    Ok(())
 }
 
 /// Resolves the directory without magic links: `/proc/self/fd/N` may lead anywhere.

@@ -5,7 +5,7 @@ use crate::program::wire::op::Op;
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
-use crate::{identity, init_layer, mounts, overlay, payload, receive, root};
+use crate::{descriptors, identity, init_layer, mounts, overlay, payload, receive, root};
 
 /// The ops still to run.
 pub struct Ops {
@@ -115,7 +115,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
 
         Op::Payload { stay, host, lock } => payload::start(ops, state, stay != 0, host, lock),
         Op::Session {} => call::setsid().map(drop),
-        Op::Stdio { stdin, stdout, stderr } => payload::stdio(state, [stdin, stdout, stderr]),
+        Op::Stdio { stdin, stdout, stderr, others } => descriptors::place(state, [stdin, stdout, stderr], others),
         Op::Umask { mask } => call::umask(mask).map(drop),
         Op::Credentials { uid, gid, groups, set_groups, capabilities } => {
             identity::credentials(uid, gid, (set_groups != 0).then_some(groups), capabilities)

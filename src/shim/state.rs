@@ -7,6 +7,7 @@ use crate::program::wire::report::{REPORT_MAX, Report};
 use crate::sys::kernel::abi::{MSG_NOSIGNAL, O_PATH};
 use crate::sys::kernel::{Errno, Result, call, path};
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicI32, Ordering};
 
 /// The table of descriptors, each plus one, so that 0 is none and an unused page of it
 /// is never touched.
@@ -191,12 +192,26 @@ impl Sink for Packet {
     }
 }
 
+/// Where the control socket is. Moved by a payload that wants its number: a process that
+/// shares our memory, so that whoever started it puts this back.
+static CONTROL_AT: AtomicI32 = AtomicI32::new(CONTROL);
+
+/// The control socket.
+pub fn control() -> i32 {
+    CONTROL_AT.load(Ordering::Relaxed)
+}
+
+/// Says where the control socket is from now on.
+pub fn set_control(fd: i32) {
+    CONTROL_AT.store(fd, Ordering::Relaxed);
+}
+
 /// Sends a report. When nobody listens any more there is nobody to tell.
 #[inline(never)]
 pub fn report(report: Report<'_>, fds: &[i32]) {
     let mut packet = Packet { bytes: [0; REPORT_MAX], len: 0 };
     report.encode(&mut packet);
-    let _ = call::send(CONTROL, &packet.bytes[..packet.len], fds, MSG_NOSIGNAL);
+    let _ = call::send(control(), &packet.bytes[..packet.len], fds, MSG_NOSIGNAL);
 }
 
 /// Reports that an op failed.

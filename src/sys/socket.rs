@@ -16,11 +16,34 @@ pub const MAX_FDS: usize = SCM_MAX_FD;
 /// # Errors
 /// `EMFILE`, `ENFILE`.
 pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    pair(SOCK_SEQPACKET)
+}
+
+/// A connected pair of stream sockets, close-on-exec.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
+    pair(SOCK_STREAM)
+}
+
+fn pair(kind: i32) -> Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1i32; 2];
     // SAFETY: the kernel writes two ints.
-    unsafe { syscall!(socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds.as_mut_ptr()) }?;
+    unsafe { syscall!(socketpair, AF_UNIX, kind | SOCK_CLOEXEC, 0, fds.as_mut_ptr()) }?;
     // SAFETY: both descriptors are new and ours.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// A copy, close-on-exec, of what is open under a number: what the program was started
+/// with, usually. Whose the number is stays open to question; the copy is the caller's.
+///
+/// # Errors
+/// `EBADF` (nothing is open there), `EMFILE`.
+pub fn inherited(number: i32) -> Result<OwnedFd> {
+    let fd = call::fcntl(number, F_DUPFD_CLOEXEC, 3)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sends one packet, with up to [`MAX_FDS`] descriptors. Never raises SIGPIPE.
@@ -53,6 +76,54 @@ pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], wait: bool) -> Result<(
             // told once when the other end closed with packets unread, before what it had sent
             Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Ok(len) => return Ok((len, fds)),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Sends bytes, and descriptors with the first of them; gives how many bytes went. Never raises SIGPIPE.
+///
+/// # Errors
+/// As [`send`], and `EAGAIN` when the socket's timeout is over.
+pub fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize> {
+    let fds: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    loop {
+        match call::send(socket.as_raw_fd(), bytes, &fds, 0) {
+            Err(Errno::EINTR | Errno::ECONNRESET) => {} // as in `receive`; then it is EPIPE
+            answer => return answer,
+        }
+    }
+}
+
+/// What one [`receive_some`] has brought.
+#[derive(Debug)]
+pub struct Flow {
+    /// The number of bytes; 0 when the other end is closed.
+    pub len: usize,
+    /// The descriptors that came with them.
+    pub fds: Vec<OwnedFd>,
+    /// The packet was longer than the buffer; the rest is lost.
+    pub cut_bytes: bool,
+    /// There were more descriptors than asked for, or than could be opened; those are lost.
+    pub cut_fds: bool,
+}
+
+/// Receives bytes, and at most `most` descriptors: the kernel opens no more. Waits as long as the
+/// socket's timeout allows.
+///
+/// # Errors
+/// `EAGAIN` when the socket's timeout is over.
+pub fn receive_some(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> Result<Flow> {
+    loop {
+        let mut fds = Vec::new();
+        // SAFETY: each received descriptor is new and ours.
+        let take = |fd| fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        match call::receive_most(socket.as_raw_fd(), bytes, 0, most.min(MAX_FDS), take) {
+            Err(Errno::EINTR | Errno::ECONNRESET) => {} // as in `receive`
+            Ok((len, flags)) => {
+                let (cut_bytes, cut_fds) = (flags & MSG_TRUNC != 0, flags & MSG_CTRUNC != 0);
+                return Ok(Flow { len, fds, cut_bytes, cut_fds });
+            }
             Err(errno) => return Err(errno),
         }
     }

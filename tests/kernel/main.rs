@@ -9,6 +9,7 @@
 mod child;
 mod common;
 mod errors;
+mod fds;
 mod harness;
 mod hosts;
 mod identity;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         process::tests,
         child::tests,
         verdict::tests,
+        fds::tests,
         errors::tests,
         hosts::tests,
     ])

@@ -194,8 +194,8 @@ ops! { 'a;
     Payload = 60 { stay: u32, host: Slot, lock: Slot }
     /// setsid.
     Session = 61 {}
-    /// Standard streams; all other descriptors are closed.
-    Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot }
+    /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed.
+    Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot, others: &'a [u8] }
     /// umask.
     Umask = 63 { mask: u32 }
     /// Groups, gid, uid; capabilities kept (a set of bits).

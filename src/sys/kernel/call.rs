@@ -312,7 +312,19 @@ pub fn send(fd: i32, bytes: &[u8], fds: &[i32], flags: u32) -> Result<usize> {
 
 /// recvmsg(2) on a UNIX socket; received descriptors are close-on-exec and go to
 /// `each` in the order in which they were sent. `EMFILE` when some were cut off.
-pub fn receive(fd: i32, bytes: &mut [u8], flags: u32, mut each: impl FnMut(i32)) -> Result<usize> {
+pub fn receive(fd: i32, bytes: &mut [u8], flags: u32, each: impl FnMut(i32)) -> Result<usize> {
+    let (got, flags) = receive_most(fd, bytes, flags, SCM_MAX_FD, each)?;
+    if flags & MSG_CTRUNC != 0 { Err(Errno::EMFILE) } else { Ok(got) }
+}
+
+/// As [`receive`], with room for `most` descriptors; gives the message's flags too.
+pub fn receive_most(
+    fd: i32,
+    bytes: &mut [u8],
+    flags: u32,
+    most: usize,
+    mut each: impl FnMut(i32),
+) -> Result<(usize, u32)> {
     let mut control = Control::default();
     let mut iov = IoVec { base: bytes.as_mut_ptr(), len: bytes.len() };
     let mut message = MsgHdr {
@@ -321,13 +333,13 @@ pub fn receive(fd: i32, bytes: &mut [u8], flags: u32, mut each: impl FnMut(i32))
         iov: &raw mut iov,
         iovlen: 1,
         control: control.0.as_mut_ptr().cast(),
-        controllen: size_of::<Control>(),
+        controllen: if most == 0 { 0 } else { 16 + 4 * most.min(SCM_MAX_FD) },
         flags: 0,
     };
     // SAFETY: the header describes the slice and the control buffer with their lengths.
     let got = unsafe { syscall!(recvmsg, fd as isize, &raw mut message, flags | MSG_CMSG_CLOEXEC) }?;
     control.take(message.controllen, &mut each);
-    if message.flags & MSG_CTRUNC != 0 { Err(Errno::EMFILE) } else { Ok(got) }
+    Ok((got, message.flags))
 }
 
 /// A control buffer for one SCM_RIGHTS message: `struct cmsghdr` (length, level,
