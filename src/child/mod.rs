@@ -14,6 +14,7 @@ use crate::handle::{Namespace, NamespaceKind};
 use crate::launch::Running;
 use crate::process::{Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
+use crate::pty::Pty;
 use crate::rootfs::Kept;
 use crate::sys::kernel::abi::{Rusage, SIGKILL};
 use crate::sys::pidfd::PidFd;
@@ -51,6 +52,8 @@ pub struct Child {
     pub stdout: Option<PipeReader>,
     /// The pipe from the payload's standard error, if piped.
     pub stderr: Option<PipeReader>,
+    /// The host's end of the payload's terminal, if it has one ([`Command::pty`](crate::Command::pty)).
+    pub pty: Option<Pty>,
     pid: i32,
     pidfd: PidFd,
     control: OwnedFd,
@@ -72,11 +75,12 @@ pub struct Child {
 
 impl Child {
     pub(crate) fn new(running: Running, streams: Streams, kept: Kept, init: Init) -> Child {
-        let Running { pid, pidfd, control, notes } = running;
+        let Running { pid, pidfd, control, given, notes } = running;
         Child {
             stdin: streams.stdin,
             stdout: streams.stdout,
             stderr: streams.stderr,
+            pty: given.pty.map(Pty::new),
             pid,
             pidfd,
             control,

@@ -121,6 +121,10 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Stdio { .. }, Errno::EBADF | Errno::EINVAL | Errno::EMFILE) => {
             say(LimitReached, "lower numbers for the passed descriptors: each must be below RLIMIT_NOFILE (ulimit -n)")
         }
+        (Op::Pty { .. }, Errno::ENOSPC) => say(LimitReached, "fewer ptys, or a higher kernel.pty.max and kernel.pty.reserve"),
+        (Op::Pty { .. }, Errno::EINVAL | Errno::EPERM) => {
+            say(InvalidSpec, "a payload whose uid and gid the sandbox's id map has")
+        }
         (Op::Credentials { .. }, Errno::EINVAL) => say(InvalidSpec, "ids that the sandbox's id map has"),
         (Op::Credentials { .. }, Errno::EPERM) => {
             say(NotPermitted, "the default ids: another uid or gid takes CAP_SETUID and CAP_SETGID, which User::New gives")

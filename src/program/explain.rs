@@ -54,6 +54,8 @@ impl Op<'_> {
             Op::Payload { .. } => "payload",
             Op::Session {} => "session",
             Op::Stdio { .. } => "stdio",
+            Op::Pty { .. } => "pty",
+            Op::Terminal { .. } => "terminal",
             Op::Umask { .. } => "umask",
             Op::Credentials { .. } => "credentials",
             Op::NoNewPrivileges {} => "no-new-privileges",
@@ -202,6 +204,11 @@ impl Display for Op<'_> {
                 }
                 f.write_str("; close all else")
             }
+            Op::Pty { rows, columns, uid, gid, to } => {
+                write!(f, "open a pty of the sandbox's devpts into slot {to} ({columns} columns, {rows} rows, ")?;
+                write!(f, "uid {uid}, gid {gid}); its master goes to the host")
+            }
+            Op::Terminal { stream } => write!(f, "controlling terminal from standard stream {stream}"),
             Op::Umask { mask } => write!(f, "umask {mask:03o}"),
             Op::Credentials { uid, gid, groups, set_groups, capabilities, .. } => {
                 let groups = groups.chunks_exact(4).map(|g| u32::from_le_bytes([g[0], g[1], g[2], g[3]]).to_string());

@@ -31,6 +31,7 @@ mod memory;
 mod mounts;
 mod overlay;
 mod payload;
+mod pty;
 mod receive;
 mod root;
 mod run;

@@ -5,7 +5,7 @@ use crate::program::wire::op::Op;
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
-use crate::{descriptors, identity, init_layer, mounts, overlay, payload, receive, root};
+use crate::{descriptors, identity, init_layer, mounts, overlay, payload, pty, receive, root};
 
 /// The ops still to run.
 pub struct Ops {
@@ -116,6 +116,8 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Payload { stay, host, lock } => payload::start(ops, state, stay != 0, host, lock),
         Op::Session {} => call::setsid().map(drop),
         Op::Stdio { stdin, stdout, stderr, others } => descriptors::place(state, [stdin, stdout, stderr], others),
+        Op::Pty { rows, columns, uid, gid, to } => pty::open(state, rows, columns, uid, gid, to),
+        Op::Terminal { stream } => pty::control(stream),
         Op::Umask { mask } => call::umask(mask).map(drop),
         Op::Credentials { uid, gid, groups, set_groups, capabilities } => {
             identity::credentials(uid, gid, (set_groups != 0).then_some(groups), capabilities)

@@ -17,6 +17,7 @@ mod leaks;
 mod mounts;
 mod namespace;
 mod process;
+mod pty;
 mod rootfs;
 mod source;
 mod verdict;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         child::tests,
         verdict::tests,
         fds::tests,
+        pty::tests,
         errors::tests,
         hosts::tests,
     ])

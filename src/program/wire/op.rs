@@ -196,6 +196,10 @@ ops! { 'a;
     Session = 61 {}
     /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed.
     Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot, others: &'a [u8] }
+    /// A pty of the sandbox's devpts: its master goes to the library.
+    Pty = 80 { rows: u16, columns: u16, uid: u32, gid: u32, to: Slot }
+    /// A standard stream as the controlling terminal.
+    Terminal = 81 { stream: u32 }
     /// umask.
     Umask = 63 { mask: u32 }
     /// Groups, gid, uid; capabilities kept (a set of bits).

@@ -330,3 +330,19 @@ pub struct MsgHdr {
 
 /// The most descriptors one SCM_RIGHTS message carries (unix(7), `SCM_MAX_FD`).
 pub const SCM_MAX_FD: usize = 253;
+
+pub const TIOCSCTTY: usize = 0x540e;
+pub const TIOCGWINSZ: usize = 0x5413;
+pub const TIOCSWINSZ: usize = 0x5414;
+pub const TIOCGPTPEER: usize = 0x5441;
+pub const TIOCSPTLCK: usize = 0x4004_5431;
+pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// `struct winsize`, ioctl_tty(2).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct WinSize {
+    pub rows: u16,
+    pub columns: u16,
+    pub unused: [u16; 2],
+}
