@@ -54,6 +54,11 @@ impl Mounts {
             .any(|mount| matches!(mount.kind, Kind::Dev | Kind::Devpts) && mount.options.missing != Missing::Skip)
     }
 
+    /// Whether a mount shows the network namespace that it is made in.
+    pub(crate) fn uses_network(&self) -> bool {
+        self.0.iter().any(|mount| matches!(mount.kind, Kind::Sysfs))
+    }
+
     /// The targets that must be made beforehand if they are missing: those that lie in the
     /// root itself and not in an earlier mount.
     pub(crate) fn targets(&self) -> Vec<(&Path, bool)> {

@@ -25,7 +25,8 @@ impl Op<'_> {
             Op::SetupIds { .. } => "setup-ids",
             Op::Hostname { .. } => "hostname",
             Op::Domainname { .. } => "domainname",
-            Op::Loopback {} => "loopback",
+            Op::NewNetwork {} => "new-network",
+            Op::EnterNetwork {} => "enter-network",
             Op::PrivateMounts {} => "private-mounts",
             Op::Scratch { .. } => "scratch",
             Op::OpenLayer { .. } => "open-layer",
@@ -108,7 +109,8 @@ impl Display for Op<'_> {
             }
             Op::Hostname { name } => write!(f, "host name {}", show(name)),
             Op::Domainname { name } => write!(f, "domain name {}", show(name)),
-            Op::Loopback {} => f.write_str("bring up lo"),
+            Op::NewNetwork {} => f.write_str("begin a network namespace with lo up, beside the next steps"),
+            Op::EnterNetwork {} => f.write_str("enter the new network namespace"),
             Op::PrivateMounts {} => f.write_str("make all mounts private"),
             Op::Scratch { bytes, inodes } => {
                 write!(f, "mount a private scratch tmpfs ({bytes} bytes, {inodes} inodes)")

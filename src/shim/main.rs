@@ -29,6 +29,7 @@ mod identity;
 mod init_layer;
 mod memory;
 mod mounts;
+mod network;
 mod overlay;
 mod payload;
 mod pty;

@@ -5,7 +5,7 @@ use crate::program::wire::op::Op;
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
-use crate::{descriptors, identity, init_layer, mounts, overlay, payload, pty, receive, root};
+use crate::{descriptors, identity, init_layer, mounts, network, overlay, payload, pty, receive, root};
 
 /// The ops still to run.
 pub struct Ops {
@@ -74,7 +74,11 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),
         Op::Hostname { name } => call::sethostname(name.to_bytes()).map(drop),
         Op::Domainname { name } => call::setdomainname(name.to_bytes()).map(drop),
-        Op::Loopback {} => identity::loopback(),
+        Op::NewNetwork {} => {
+            network::begin();
+            Ok(())
+        }
+        Op::EnterNetwork {} => network::enter(),
 
         Op::PrivateMounts {} => root::private_mounts(),
         Op::Scratch { bytes, inodes } => root::scratch(state, bytes, inodes),

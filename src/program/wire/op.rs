@@ -123,8 +123,10 @@ ops! { 'a;
     Hostname = 15 { name: &'a CStr }
     /// setdomainname.
     Domainname = 16 { name: &'a CStr }
-    /// Bring up `lo`.
-    Loopback = 17 {}
+    /// Begin a network namespace with `lo` up, beside what follows.
+    NewNetwork = 17 {}
+    /// Wait for the new network namespace and enter it.
+    EnterNetwork = 8 {}
 
     // ---- the new root -------------------------------------------------------
     /// Cut propagation to and from the host.

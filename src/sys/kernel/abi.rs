@@ -4,9 +4,13 @@
 // <linux/sched.h>
 pub const CLONE_VM: u64 = 0x100;
 pub const CLONE_FILES: u64 = 0x400;
+pub const CLONE_SIGHAND: u64 = 0x800;
 pub const CLONE_VFORK: u64 = 0x4000;
 pub const CLONE_PARENT: u64 = 0x8000;
 pub const CLONE_PIDFD: u64 = 0x1000;
+pub const CLONE_THREAD: u64 = 0x1_0000;
+pub const CLONE_SYSVSEM: u64 = 0x4_0000;
+pub const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 pub const CLONE_NEWTIME: u64 = 0x80;
 pub const CLONE_NEWNS: u64 = 0x0002_0000;
 pub const CLONE_NEWCGROUP: u64 = 0x0200_0000;
@@ -244,7 +248,9 @@ pub const CAP_KILL: u32 = 5;
 // <linux/fs.h>, <linux/sockios.h>, <linux/if.h>
 pub const SIOCGIFFLAGS: usize = 0x8913;
 pub const SIOCSIFFLAGS: usize = 0x8914;
+pub const SIOCGSKNS: usize = 0x894c;
 pub const IFF_UP: u16 = 1;
+pub const FUTEX_WAIT: usize = 0;
 pub const AF_UNIX: i32 = 1;
 pub const AF_INET: i32 = 2;
 pub const SOCK_STREAM: i32 = 1;
