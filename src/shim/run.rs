@@ -1,7 +1,7 @@
 //! The interpreter: one arm an op.
 
 use crate::program::wire::codec::{NO_FAULT, Reader};
-use crate::program::wire::op::Op;
+use crate::program::wire::op::{Op, without};
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
@@ -75,7 +75,9 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Hostname { name } => call::sethostname(name.to_bytes()).map(drop),
         Op::Domainname { name } => call::setdomainname(name.to_bytes()).map(drop),
         Op::NewNetwork {} => {
-            network::begin();
+            if state.may(without::THREAD) {
+                network::begin();
+            }
             Ok(())
         }
         Op::EnterNetwork {} => network::enter(),

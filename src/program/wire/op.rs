@@ -70,6 +70,8 @@ pub mod without {
     pub const TMPFS_XATTR: u32 = 64;
     /// pivot_root (impossible on initramfs): MS_MOVE and chroot instead.
     pub const PIVOT_ROOT: u32 = 128;
+    /// A thread beside the set-up (a limit of processes may leave no room): one thing after the other instead.
+    pub const THREAD: u32 = 256;
 }
 
 /// What to do about a mount target that is not there.
