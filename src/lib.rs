@@ -45,7 +45,7 @@ mod units;
 
 pub use child::{Child, Exit, KillScope, Output, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
-pub use handle::{Namespace, NamespaceKind};
+pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, Uid};
 pub use mount::{Missing, Mount, Mounts, Propagation};

@@ -34,6 +34,12 @@ fn main() -> ExitCode {
             }
         };
     }
+    if let Ok(role) = std::env::var("BELLJAR_TEST_PEER") {
+        return match namespace::peer(&role) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE, // nobody there: what some want to see
+        };
+    }
     if std::env::var_os("BELLJAR_TEST_SPAWN_ONCE").is_some() {
         errors::spawn_once();
         return ExitCode::SUCCESS;
