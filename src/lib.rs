@@ -33,7 +33,6 @@ mod namespace;
 mod plan;
 mod process;
 mod program;
-mod pty;
 mod rootfs;
 mod sandbox;
 mod security;
@@ -45,16 +44,18 @@ mod units;
 
 pub use child::{Child, Exit, KillScope, Output, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
-pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
+pub use handle::{Namespace, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, Uid};
 pub use mount::{Missing, Mount, Mounts, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
 pub use process::{Command, Init, Stdio};
-pub use pty::{Pty, PtySize};
 pub use rootfs::{RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
-pub use security::{Capabilities, Capability, Security};
+pub use security::{
+    Abi, Argument, Capabilities, Capability, Condition, Seccomp, SeccompAction, SeccompProfile, Security,
+    UnknownCapability,
+};
 pub use socket::{Received, Socket, SocketKind, socketpair};
 pub use units::Bytes;
 

@@ -374,7 +374,7 @@ fn stat_tells_what_a_file_is() {
     let dev = Device { major: libc::major(theirs.dev()), minor: libc::minor(theirs.dev()) };
     assert_eq!((stat.dev, stat.rdev), (dev, Device::default()));
     let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap();
-    let mnt_id = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap().trim().parse().unwrap();
+    let mnt_id: u64 = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap().trim().parse().unwrap();
     assert_eq!(stat.mnt_id.expect("this test needs Linux 5.8"), mnt_id);
 
     let null = path::stat(File::open("/dev/null").unwrap().as_fd()).unwrap();
@@ -739,7 +739,7 @@ fn owners_are_seen_through_an_id_map() {
         assert_eq!(fs::metadata(through(&root, "")).unwrap().uid(), 0);
         let change = AttrChange { id_map: Some(user.as_fd()), ..Default::default() };
         mount::mount_setattr(root.as_fd(), c"", &change).unwrap();
-        let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap().trim().parse().unwrap();
+        let nobody: u32 = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap().trim().parse().unwrap();
         assert_eq!(fs::metadata(through(&root, "")).unwrap().uid(), nobody);
         assert_eq!(error(mount::mount_setattr(root.as_fd(), c"", &change)), Errno::EPERM); // only once
     });

@@ -6,7 +6,7 @@ use crate::mount::{Context, Mounts};
 use crate::namespace::{Namespaces, Resolved, User, Uts};
 use crate::process::Init;
 use crate::rootfs::{RootFs, Source};
-use crate::security::Security;
+use crate::security::{Confinement, Security};
 
 /// What the builder has been told.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Template {
     pub root: RootFs,
     pub mounts: Mounts,
     pub security: Security,
+    /// The security, compiled.
+    pub confinement: Confinement,
     pub init: Init,
 }
 
@@ -57,7 +59,8 @@ impl Template {
             ));
         }
         root.check(&mut defects);
-        let template = Template { host, namespaces, ids, root, mounts, security, init };
+        let confinement = security.compile(&mut defects);
+        let template = Template { host, namespaces, ids, root, mounts, security, confinement, init };
         template.mounts.check(template.context(0), &mut defects);
         template.check_names(&mut defects);
         if defects.is_empty() { Ok(template) } else { Err(Error::spec(defects)) }

@@ -4,7 +4,7 @@ use super::check::Template;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::namespace::{MountNamespace, Resolved, User, id_exists};
-use crate::process::{Command, Defaults, Ids, Init, Streams};
+use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
 use crate::program::{Builder, Op, Program};
 use crate::rootfs::{Base, Kept, Target};
 use crate::sys::pidfd::PidFd;
@@ -24,13 +24,12 @@ pub(crate) fn compile(
     without: u32,
     fault: Option<u32>,
 ) -> Result<Compiled> {
-    let Template { host, namespaces, ids, root, mounts, security, init } = template;
+    let Template { host, namespaces, ids, root, mounts, security, confinement, init } = template;
     let payload_ids = payload_ids(template);
     let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
         move |id: u32| ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
     };
     command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids)?;
-    command.check_terminal(mounts.has_devpts(), defaults)?;
 
     let mut builder = Builder::new();
     let mount_namespace = match &root.base {
@@ -44,16 +43,8 @@ pub(crate) fn compile(
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
     let kept = root.lower(template.source(without), &targets, &mut builder)?;
-    // sysfs shows the network namespace in which it is mounted
-    let early = mounts.uses_network();
-    if early {
-        namespaces.lower_network(&mut builder);
-    }
     mounts.lower(template.context(without), &mut builder)?;
     root.lower_end(&mut builder);
-    if !early {
-        namespaces.lower_network(&mut builder);
-    }
     let host_pidfd = PidFd::open(std::process::id() as i32)
         .map_err(|errno| Error::call("open a pidfd of the host process", errno))?;
     let streams = command.lower(
@@ -66,7 +57,11 @@ pub(crate) fn compile(
             builder.op(Op::Payload { stay: stay.into(), host, lock });
             Ok(())
         },
-        |builder| security.lower(builder),
+        |stage, builder| match stage {
+            Stage::BeforeIds => confinement.lower_before_ids(builder),
+            Stage::AfterIds => confinement.lower(builder),
+            Stage::Last => confinement.lower_last(builder),
+        },
     )?;
     if !builder.fits() {
         return Err(Error::new(ErrorKind::LimitReached, "compile the sandbox: it has more than 1900 sources")

@@ -1,10 +1,10 @@
 //! The payload's process as ops.
 
 use super::command::DEFAULT_PATH;
-use super::{Command, Stdio, Streams};
+use super::{Command, Streams};
 use crate::error::{Defect, Error, Result};
 use crate::id::{c_path, c_string, check_guest, check_nul};
-use crate::program::{Builder, Op, Strings, strings};
+use crate::program::{Builder, Op, Slot, Strings, strings};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
@@ -15,6 +15,17 @@ pub(crate) enum Defaults {
     Null,
     /// Pipes for stdout and stderr.
     Output,
+}
+
+/// Where in the payload's process something is done that another domain has to say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// With the capabilities of the set-up.
+    BeforeIds,
+    /// With those of the payload.
+    AfterIds,
+    /// When nothing is left to do but to execute the program.
+    Last,
 }
 
 /// What the sandbox knows of ids: the defaults, and whether groups can be set.
@@ -71,68 +82,38 @@ impl Command {
         if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
     }
 
-    /// A terminal takes a devpts, and a reader at its other end.
-    pub(crate) fn check_terminal(&self, has_devpts: bool, defaults: Defaults) -> Result<()> {
-        let mut defects = Vec::new();
-        let streams = [&self.stdin, &self.stdout, &self.stderr];
-        let wanted = self.pty.is_some() || streams.iter().any(|stdio| matches!(stdio, Some(Stdio::Pty)));
-        if wanted && !has_devpts {
-            defects.push(Defect::new(
-                "a pty without a devpts of the sandbox's own in the mount plan",
-                "Mount::dev(\"/dev\") or Mount::devpts(\"/dev/pts\"), in a root that is not inherited or joined",
-            ));
-        }
-        if wanted && defaults == Defaults::Output {
-            defects.push(Defect::new(
-                "the output of a pty is not collected: nobody would read it, and the payload would wait",
-                "Sandbox::spawn, and Child::pty to read from",
-            ));
-        }
-        if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
-    }
-
-    pub(super) fn payload_uid(&self, ids: &Ids) -> u32 {
-        self.uid.map_or(ids.uid, |uid| uid.get())
-    }
-
-    pub(super) fn payload_gid(&self, ids: &Ids) -> u32 {
-        self.gid.map_or(ids.gid, |gid| gid.get())
-    }
-
-    /// Appends the ops of the payload's process. `security` appends what comes between
-    /// the ids and the program.
+    /// Appends the ops of the payload's process. `security` appends what confines it.
     pub(crate) fn lower(
         &self,
         ids: &Ids,
         defaults: Defaults,
         builder: &mut Builder,
         payload: impl FnOnce(&mut Builder) -> Result<()>,
-        security: impl FnOnce(&mut Builder),
+        security: impl Fn(Stage, &mut Builder),
     ) -> Result<Streams> {
-        let (ends, ours) = self.streams(ids, defaults, builder)?;
+        let (streams, ours) = self.streams(defaults, builder)?;
         let others = super::fds::lower(&self.fds, builder);
         payload(builder)?;
         builder.op(Op::Session {});
-        let [stdin, stdout, stderr] = ends.slots;
+        let [stdin, stdout, stderr]: [Slot; 3] = streams;
         builder.op(Op::Stdio { stdin, stdout, stderr, others: &others });
-        if let Some(stream) = ends.terminal {
-            builder.op(Op::Terminal { stream });
-        }
         builder.op(Op::Umask { mask: 0o022 });
+        security(Stage::BeforeIds, builder);
         let groups: Vec<u8> = self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
         builder.op(Op::Credentials {
-            uid: self.payload_uid(ids),
-            gid: self.payload_gid(ids),
+            uid: self.uid.map_or(ids.uid, |uid| uid.get()),
+            gid: self.gid.map_or(ids.gid, |gid| gid.get()),
             groups: &groups,
             set_groups: ids.may_set_groups.into(),
             capabilities: ids.capabilities,
         });
-        security(builder);
+        security(Stage::AfterIds, builder);
         builder.op(Op::WorkingDirectory { path: &c_path(&self.current_dir) });
         let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
         let argv = strings(std::iter::once(arg0).chain(&self.args).map(|arg| c_string(arg.as_bytes())));
         let envp =
             strings(self.env.iter().map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())));
+        security(Stage::Last, builder);
         builder.op(Op::Exec {
             candidates: Strings(&strings(self.candidates())),
             argv: Strings(&argv),

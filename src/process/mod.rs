@@ -7,7 +7,7 @@ mod stdio;
 
 pub use command::Command;
 use fds::Passed;
-pub(crate) use lower::{Defaults, Ids};
+pub(crate) use lower::{Defaults, Ids, Stage};
 pub use stdio::Stdio;
 pub(crate) use stdio::Streams;
 

@@ -1,41 +1,106 @@
-//! What the payload may do, whatever it is: capabilities and new privileges.
+//! What the payload may do, whatever it is: capabilities, new privileges, system calls.
 
 mod capabilities;
+mod seccomp;
 
-pub use capabilities::{Capabilities, Capability};
+pub use capabilities::{Capabilities, Capability, UnknownCapability};
+pub use seccomp::{Abi, Argument, Condition, Seccomp, SeccompAction, SeccompProfile};
 
+use crate::error::Defect;
 use crate::program::{Builder, Op};
+use std::sync::Arc;
 
 /// The payload's privileges. The default is none, and none to be gained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
     pub(crate) capabilities: Capabilities,
     pub(crate) allow_new_privileges: bool,
+    seccomp: Seccomp,
+    abi: Abi,
+    allow_nested_namespaces: bool,
 }
 
 impl Security {
-    /// No capabilities, no_new_privs.
+    /// No capabilities, no_new_privs, the default filter of system calls.
     pub fn new() -> Security {
         Security::default()
     }
 
-    /// Opts out: keeps these capabilities, in the sandbox's user namespace.
+    /// Opts out: keeps these capabilities, in the sandbox's user namespace. Those that stand for system
+    /// calls also open these in the filters that come with the library.
     pub fn capabilities(mut self, kept: Capabilities) -> Self {
         self.capabilities = kept;
         self
     }
 
     /// Opts out of no_new_privs (PR_SET_NO_NEW_PRIVS(2const)): set-uid programs and file
-    /// capabilities of mounts that allow them take effect.
+    /// capabilities of mounts that allow them take effect. The filter of system calls is then installed
+    /// before the ids are set, as the kernel wants CAP_SYS_ADMIN for it; it must let setgroups, setresgid,
+    /// setresuid, capset, prctl, openat2 and fchdir pass.
     pub fn allow_new_privileges(mut self) -> Self {
         self.allow_new_privileges = true;
         self
     }
 
-    /// Appends what follows the ids.
-    pub(crate) fn lower(&self, builder: &mut Builder) {
-        if !self.allow_new_privileges {
+    /// Which system calls the payload may make; [`Seccomp::Default`] unless set.
+    pub fn seccomp(mut self, seccomp: Seccomp) -> Self {
+        self.seccomp = seccomp;
+        self
+    }
+
+    /// Which ABIs it may use for them; [`Abi::Native`] unless set.
+    pub fn abi(mut self, abi: Abi) -> Self {
+        self.abi = abi;
+        self
+    }
+
+    /// Opts out: the payload may make namespaces of its own, also user namespaces, in which it has all
+    /// capabilities, and mount there. For sandboxes in sandboxes: browsers, bubblewrap, belljar.
+    pub fn allow_nested_namespaces(mut self) -> Self {
+        self.allow_nested_namespaces = true;
+        self
+    }
+
+    /// Turns names into what the kernel takes.
+    pub(crate) fn compile(&self, defects: &mut Vec<Defect>) -> Confinement {
+        let filter = self.seccomp.compile(self.capabilities, self.abi, self.allow_nested_namespaces, defects);
+        Confinement { filter, no_new_privileges: !self.allow_new_privileges }
+    }
+}
+
+/// A [`Security`] as ops of the payload's process. All of it is for the process that executes the payload, after it
+/// has its streams: a process that enters a running sandbox takes the same.
+#[derive(Debug)]
+pub(crate) struct Confinement {
+    filter: Option<Arc<[u8]>>,
+    no_new_privileges: bool,
+}
+
+impl Confinement {
+    /// What takes the capabilities of the set-up.
+    pub fn lower_before_ids(&self, builder: &mut Builder) {
+        if !self.no_new_privileges {
+            self.install(builder);
+        }
+    }
+
+    /// What follows the ids.
+    pub fn lower(&self, builder: &mut Builder) {
+        if self.no_new_privileges {
             builder.op(Op::NoNewPrivileges {});
+        }
+    }
+
+    /// What comes when there is nothing left to do but to execute.
+    pub fn lower_last(&self, builder: &mut Builder) {
+        if self.no_new_privileges {
+            self.install(builder);
+        }
+    }
+
+    fn install(&self, builder: &mut Builder) {
+        if let Some(filter) = &self.filter {
+            builder.op(Op::Seccomp { filter });
         }
     }
 }

@@ -24,15 +24,14 @@ mod sys {
     pub mod kernel;
 }
 mod classic;
+mod confine;
 mod descriptors;
 mod identity;
 mod init_layer;
 mod memory;
 mod mounts;
-mod network;
 mod overlay;
 mod payload;
-mod pty;
 mod receive;
 mod root;
 mod run;

@@ -17,8 +17,8 @@ mod leaks;
 mod mounts;
 mod namespace;
 mod process;
-mod pty;
 mod rootfs;
+mod security;
 mod source;
 mod verdict;
 
@@ -34,15 +34,12 @@ fn main() -> ExitCode {
             }
         };
     }
-    if let Ok(role) = std::env::var("BELLJAR_TEST_PEER") {
-        return match namespace::peer(&role) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE, // nobody there: what some want to see
-        };
-    }
     if std::env::var_os("BELLJAR_TEST_SPAWN_ONCE").is_some() {
         errors::spawn_once();
         return ExitCode::SUCCESS;
+    }
+    if std::env::var_os("BELLJAR_TEST_THREADS").is_some() {
+        return security::threads().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     // The shim's memfd, and the file in its place, are made once for the process: before
     // the first leak check. What fails here fails in the tests, with its reason.
@@ -58,12 +55,12 @@ fn main() -> ExitCode {
         namespace::tests,
         identity::tests,
         rootfs::tests,
+        security::tests,
         mounts::tests,
         process::tests,
         child::tests,
         verdict::tests,
         fds::tests,
-        pty::tests,
         errors::tests,
         hosts::tests,
     ])

@@ -244,6 +244,14 @@ pub fn capget() -> Result<(u64, u64, u64)> {
     Ok((set(0), set(1), set(2)))
 }
 
+/// seccomp(2) `SECCOMP_SET_MODE_FILTER`, Linux 3.17: a filter of `struct sock_filter` records for the calling thread.
+pub fn seccomp_filter(filter: &[u8], flags: u32) -> Result<i32> {
+    let len = u16::try_from(filter.len() / 8).map_err(|_| Errno::EINVAL)?;
+    let program = SockFprog { len, filter: filter.as_ptr() };
+    // SAFETY: the kernel copies `len` records of 8 bytes from the slice, at any alignment.
+    unsafe { syscall!(seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) }.map(|value| value as i32)
+}
+
 /// rt_sigprocmask(2): replaces the mask and gives the earlier one.
 pub fn sigmask_swap(set: u64) -> Result<u64> {
     let mut old = 0u64;
@@ -282,12 +290,6 @@ pub fn getrusage(who: i32) -> Result<Rusage> {
     // SAFETY: the kernel writes one `struct rusage`, which `Rusage` mirrors.
     unsafe { syscall!(getrusage, who as isize, &raw mut usage) }?;
     Ok(usage)
-}
-
-/// ioctl(2) `TIOCGWINSZ` or `TIOCSWINSZ`.
-pub fn window_size(fd: i32, request: usize, size: &mut WinSize) -> Result<()> {
-    // SAFETY: both requests read or write one `struct winsize`, which `WinSize` mirrors.
-    unsafe { syscall!(ioctl, fd as isize, request, core::ptr::from_mut(size)) }.map(drop)
 }
 
 /// exit_group(2).
