@@ -1,6 +1,6 @@
 //! Namespaces that exist already.
 
-use crate::error::{Error, Result};
+use crate::error::{Defect, Error, Result};
 use crate::sys::namespace::NamespaceFlags;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -73,7 +73,7 @@ pub struct Namespace(Source);
 enum Source {
     Path(PathBuf),
     Process(u32),
-    Handle(Arc<OwnedFd>, String),
+    Handle(Arc<OwnedFd>, NamespaceKind, String),
 }
 
 impl Namespace {
@@ -87,8 +87,8 @@ impl Namespace {
         Namespace(Source::Process(pid))
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd, name: String) -> Namespace {
-        Namespace(Source::Handle(Arc::new(fd), name))
+    pub(crate) fn from_fd(fd: OwnedFd, kind: NamespaceKind, name: String) -> Namespace {
+        Namespace(Source::Handle(Arc::new(fd), kind, name))
     }
 
     /// How messages call it.
@@ -96,14 +96,18 @@ impl Namespace {
         match &self.0 {
             Source::Path(path) => path.display().to_string(),
             Source::Process(pid) => format!("/proc/{pid}/ns/{}", kind.file_name()),
-            Source::Handle(_, name) => name.clone(),
+            Source::Handle(_, _, name) => name.clone(),
         }
     }
 
     /// Opens it.
     pub(crate) fn open(&self, kind: NamespaceKind) -> Result<Fd> {
         match &self.0 {
-            Source::Handle(fd, _) => Ok(Fd::Shared(fd.clone())),
+            Source::Handle(fd, own, _) if *own == kind => Ok(Fd::Shared(fd.clone())),
+            Source::Handle(_, own, name) => Err(Error::spec(vec![Defect::new(
+                format!("{name} is to be joined as a {} namespace", kind.file_name()),
+                format!("the handle under its own kind, {}", own.file_name()),
+            )])),
             _ => {
                 let name = self.name(kind);
                 let file = File::open(&name).map_err(|e| {
@@ -114,6 +118,39 @@ impl Namespace {
                 Ok(Fd::Owned(file.into()))
             }
         }
+    }
+}
+
+/// All namespaces of one sandbox, from [`Child::namespaces`](crate::Child::namespaces). As long as it
+/// or a copy of it lives, so do they.
+#[derive(Clone, Debug)]
+pub struct NamespaceHandles(Vec<(Arc<OwnedFd>, NamespaceKind, String)>);
+
+impl NamespaceHandles {
+    /// What `open` gives for each kind.
+    pub(crate) fn new(mut open: impl FnMut(NamespaceKind) -> Result<Namespace>) -> Result<NamespaceHandles> {
+        let mut all = Vec::with_capacity(NamespaceKind::ALL.len());
+        for kind in NamespaceKind::ALL {
+            if let Namespace(Source::Handle(fd, kind, name)) = open(kind)? {
+                all.push((fd, kind, name));
+            }
+        }
+        Ok(NamespaceHandles(all))
+    }
+
+    fn of(&self, kind: NamespaceKind) -> &(Arc<OwnedFd>, NamespaceKind, String) {
+        &self.0[kind as usize] // in the order of `NamespaceKind::ALL`
+    }
+
+    /// The one of this kind, to join.
+    pub fn get(&self, kind: NamespaceKind) -> Namespace {
+        let (fd, kind, name) = self.of(kind).clone();
+        Namespace(Source::Handle(fd, kind, name))
+    }
+
+    /// Its descriptor, for [`sys::namespace`](crate::sys::namespace) or another program.
+    pub fn fd(&self, kind: NamespaceKind) -> BorrowedFd<'_> {
+        self.of(kind).0.as_fd()
     }
 }
 

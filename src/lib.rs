@@ -33,6 +33,7 @@ mod namespace;
 mod plan;
 mod process;
 mod program;
+mod pty;
 mod rootfs;
 mod sandbox;
 mod security;
@@ -44,12 +45,13 @@ mod units;
 
 pub use child::{Child, Exit, KillScope, Output, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
-pub use handle::{Namespace, NamespaceKind};
+pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, Uid};
 pub use mount::{Missing, Mount, Mounts, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
 pub use process::{Command, Init, Stdio};
+pub use pty::{Pty, PtySize};
 pub use rootfs::{RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{

@@ -1,6 +1,7 @@
 //! The handle of a running sandbox.
 
 mod exit;
+mod namespaces;
 mod output;
 mod verdict;
 
@@ -10,15 +11,14 @@ pub(crate) use verdict::Evidence;
 pub use verdict::Verdict;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::handle::{Namespace, NamespaceKind};
 use crate::launch::Running;
 use crate::process::{Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
+use crate::pty::Pty;
 use crate::rootfs::Kept;
 use crate::sys::kernel::abi::{Rusage, SIGKILL};
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
-use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -51,6 +51,8 @@ pub struct Child {
     pub stdout: Option<PipeReader>,
     /// The pipe from the payload's standard error, if piped.
     pub stderr: Option<PipeReader>,
+    /// The host's end of the payload's terminal, if it has one ([`Command::pty`](crate::Command::pty)).
+    pub pty: Option<Pty>,
     pid: i32,
     pidfd: PidFd,
     control: OwnedFd,
@@ -72,11 +74,12 @@ pub struct Child {
 
 impl Child {
     pub(crate) fn new(running: Running, streams: Streams, kept: Kept, init: Init) -> Child {
-        let Running { pid, pidfd, control, notes } = running;
+        let Running { pid, pidfd, control, given, notes } = running;
         Child {
             stdin: streams.stdin,
             stdout: streams.stdout,
             stderr: streams.stderr,
+            pty: given.pty.map(Pty::new),
             pid,
             pidfd,
             control,
@@ -103,25 +106,6 @@ impl Child {
     /// Never a protection: those fail.
     pub fn notes(&self) -> &[String] {
         &self.notes
-    }
-
-    /// One of the sandbox's namespaces, for another sandbox to join. Holding it keeps the
-    /// namespace alive.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] when the sandbox has ended.
-    pub fn namespace(&self, kind: NamespaceKind) -> Result<Namespace> {
-        // The shim itself stays outside of a pid namespace that it joined: its children's is meant.
-        let name = if kind == NamespaceKind::Pid { "pid_for_children" } else { kind.file_name() };
-        let fd = File::open(format!("/proc/{}/ns/{name}", self.pid)).map_err(|e| {
-            let errno = Errno(e.raw_os_error().unwrap_or(libc::EIO));
-            Error::call(format!("open the {} namespace of the sandbox {}", kind.file_name(), self.pid), errno)
-        })?;
-        // the pid is still ours as long as we have not reaped it
-        if self.exit.is_some() {
-            return Err(Error::new(ErrorKind::NotFound, "the sandbox has ended, and its namespaces with it"));
-        }
-        Ok(Namespace::from_fd(fd.into(), format!("{} of sandbox {}", kind.file_name(), self.pid)))
     }
 
     /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first, as `std` does.

@@ -1,6 +1,6 @@
 //! Handing the Program over, and hearing how it went.
 
-use super::Unfinished;
+use super::{Given, Unfinished};
 use crate::error::{Error, Result};
 use crate::plan::remedy::failure;
 use crate::program::{Op, Program, REPORT_MAX, Report, Slot};
@@ -62,9 +62,14 @@ pub(super) fn heard_failure(control: BorrowedFd<'_>, program: &Program) -> Optio
 }
 
 /// Waits until the payload runs, or an op has failed.
-pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child: Unfinished) -> Result<(i32, PidFd)> {
+pub(super) fn wait_started(
+    control: BorrowedFd<'_>,
+    program: &Program,
+    mut child: Unfinished,
+) -> Result<(i32, PidFd, Given)> {
     let stays = program.ops().any(|op| matches!(op, Op::Payload { stay: 1, .. }));
     let mut packet = [0u8; REPORT_MAX];
+    let mut given = Given::default();
     loop {
         let (len, mut fds) =
             socket::receive(control, &mut packet, true).map_err(|errno| Error::call("hear from the shim", errno))?;
@@ -81,6 +86,7 @@ pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child
                 let old = std::mem::replace(&mut child, moved);
                 drop(old);
             }
+            Some(Report::Given { what }) => given.take(what, fds.pop().ok_or_else(|| lost(program))?),
             Some(Report::Exited { .. } | Report::Used(_)) => return Err(lost(program)),
             // without a shim that stays, the socket closes when the payload is executed
             None if len == 0 && !stays => break,
@@ -88,7 +94,7 @@ pub(super) fn wait_started(control: BorrowedFd<'_>, program: &Program, mut child
         }
     }
     match child.0.take() {
-        Some(cloned) => Ok((cloned.pid, cloned.pidfd)),
+        Some(cloned) => Ok((cloned.pid, cloned.pidfd, given)),
         None => Err(lost(program)),
     }
 }

@@ -20,7 +20,7 @@ mod trees;
 
 use crate::error::{Error, Result};
 use crate::plan::remedy::failure;
-use crate::program::{Op, Program, Slot};
+use crate::program::{Op, Program, Slot, given};
 use crate::sys::clone::{CloneExec, Cloned};
 use crate::sys::kernel::abi::SIGKILL;
 use crate::sys::namespace::NamespaceFlags;
@@ -36,8 +36,25 @@ pub(crate) struct Running {
     pub pidfd: PidFd,
     /// The socket to the shim.
     pub control: OwnedFd,
+    /// What the shim has made for the library.
+    pub given: Given,
     /// What was asked for at best and could not be had.
     pub notes: Vec<String>,
+}
+
+/// What comes from inside the sandbox by descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// The master of the payload's pty.
+    pub pty: Option<OwnedFd>,
+}
+
+impl Given {
+    fn take(&mut self, what: u32, fd: OwnedFd) {
+        if what == given::PTY {
+            self.pty = Some(fd);
+        }
+    }
 }
 
 /// Makes, once for the process, what every launch uses, while descriptor numbers are low.
@@ -102,8 +119,8 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
         handshake::send_program(control.as_fd(), program)?;
     }
     handshake::go(control.as_fd(), program, trees)?;
-    let (pid, pidfd) = handshake::wait_started(control.as_fd(), program, child)?;
-    Ok(Running { pid, pidfd, control, notes })
+    let (pid, pidfd, given) = handshake::wait_started(control.as_fd(), program, child)?;
+    Ok(Running { pid, pidfd, control, given, notes })
 }
 
 struct Launch<'a> {

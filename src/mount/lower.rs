@@ -47,6 +47,18 @@ impl Mounts {
         }
     }
 
+    /// Whether there is an instance of devpts, of which a terminal can be had.
+    pub(crate) fn has_devpts(&self) -> bool {
+        self.0
+            .iter()
+            .any(|mount| matches!(mount.kind, Kind::Dev | Kind::Devpts) && mount.options.missing != Missing::Skip)
+    }
+
+    /// Whether a mount shows the network namespace that it is made in.
+    pub(crate) fn uses_network(&self) -> bool {
+        self.0.iter().any(|mount| matches!(mount.kind, Kind::Sysfs))
+    }
+
     /// The targets that must be made beforehand if they are missing: those that lie in the
     /// root itself and not in an earlier mount.
     pub(crate) fn targets(&self) -> Vec<(&Path, bool)> {
@@ -151,7 +163,9 @@ impl Mount {
                     builder.op(Op::Mask { path: &c_path(&self.target.join(path)) });
                 }
             }
-            Kind::Devpts => self.new_fs(c"devpts", &devpts_options(), set & !MOUNT_ATTR_NODEV, 0, builder),
+            Kind::Devpts => {
+                self.new_fs(c"devpts", &devpts_options(), set & !MOUNT_ATTR_NODEV, DEVPTS_SUPER_MAGIC, builder)
+            }
             Kind::Mqueue => self.new_fs(c"mqueue", &[], set, 0, builder),
             Kind::Cgroup => self.new_fs(c"cgroup2", &[], set, 0, builder),
             Kind::Dev => self.lower_dev(context, builder)?,

@@ -9,8 +9,9 @@
 //! | new | at clone, owned by it | before it is made (then pid by the shim) |
 //! | joined | by the shim, after it has joined | by the shim: root before, others after the user namespace |
 //!
-//! Two are always left to the shim: time, which clone3 refuses with shared memory,
-//! and cgroup, whose root is the cgroup that its creator is in at that moment.
+//! Three are always left to the shim: time, which clone3 refuses with shared memory; cgroup,
+//! whose root is the cgroup that its creator is in at that moment; and network, which takes
+//! longest and is made beside the rest.
 
 use super::id_map::Resolved;
 use super::*;
@@ -50,7 +51,14 @@ impl Namespaces {
         kinds.into_iter().filter(|(_, new)| *new).map(|(kind, _)| kind).collect()
     }
 
-    /// Appends the ops, up to names and `lo`. `ids`: the map of a new user namespace.
+    /// Appends the entry into a new network namespace: as late as its first use allows.
+    pub(crate) fn lower_network(&self, builder: &mut Builder) {
+        if matches!(self.net, Net::New) {
+            builder.op(Op::EnterNetwork {});
+        }
+    }
+
+    /// Appends the ops, up to the ids. `ids`: the map of a new user namespace.
     /// `payload_is_init`: no shim stays. `keep`: the payload's capabilities.
     pub(crate) fn lower(
         &self,
@@ -62,7 +70,7 @@ impl Namespaces {
         builder: &mut Builder,
     ) -> Result<()> {
         let new = self.new_flags(mount);
-        let by_shim = NamespaceFlags::TIME | NamespaceFlags::CGROUP;
+        let by_shim = NamespaceFlags::TIME | NamespaceFlags::CGROUP | NamespaceFlags::NET;
         let mut joins = self.joins(mount, builder)?;
         let joins_user = matches!(self.user, User::Join(_));
         let before = ids.is_some() && !joins.is_empty();
@@ -96,7 +104,7 @@ impl Namespaces {
             let name = c_string(join.name.as_bytes());
             builder.op(Op::Join { kind: join.kind.flag().bits(), fd: join.fd, name: &name });
         }
-        let rest = new - at_clone - NamespaceFlags::TIME;
+        let rest = new - at_clone - NamespaceFlags::TIME - NamespaceFlags::NET;
         if !rest.is_empty() {
             builder.op(Op::Unshare { kind: rest.bits() });
         }
@@ -114,11 +122,11 @@ impl Namespaces {
             }
         }
         if matches!(self.net, Net::New) {
-            builder.op(Op::Loopback {});
+            builder.op(Op::NewNetwork {});
         }
-        // up to here nothing needed an id: it ran while the parent wrote the maps
         builder.op(Op::Signals {});
         builder.op(Op::Bounding { capabilities: keep, last: host.last_capability });
+        // up to here nothing needed an id: it ran while the parent wrote the maps
         if ids.is_some() {
             builder.op(Op::Await {});
         }

@@ -30,6 +30,7 @@ pub(crate) fn compile(
         move |id: u32| ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
     };
     command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids)?;
+    command.check_terminal(mounts.has_devpts(), defaults)?;
 
     let mut builder = Builder::new();
     let mount_namespace = match &root.base {
@@ -43,8 +44,16 @@ pub(crate) fn compile(
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
     let kept = root.lower(template.source(without), &targets, &mut builder)?;
+    // sysfs shows the network namespace in which it is mounted
+    let early = mounts.uses_network();
+    if early {
+        namespaces.lower_network(&mut builder);
+    }
     mounts.lower(template.context(without), &mut builder)?;
     root.lower_end(&mut builder);
+    if !early {
+        namespaces.lower_network(&mut builder);
+    }
     let host_pidfd = PidFd::open(std::process::id() as i32)
         .map_err(|errno| Error::call("open a pidfd of the host process", errno))?;
     let streams = command.lower(

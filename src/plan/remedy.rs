@@ -74,7 +74,7 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
             say(NotSupported, "a file of the kind's own, as /proc/PID/ns has it; a pid namespace that is the caller's or below it")
         }
         (Op::Unshare { .. } | Op::Clocks { .. }, Errno::EPERM) => restricted_user_namespaces(),
-        (Op::Unshare { .. } | Op::Clocks { .. }, Errno::ENOSPC) => {
+        (Op::Unshare { .. } | Op::Clocks { .. } | Op::EnterNetwork {}, Errno::ENOSPC) => {
             say(LimitReached, "higher limits in /proc/sys/user/max_*_namespaces, or this kind inherited (Namespaces)")
         }
         (Op::Clocks { .. }, Errno::EINVAL) => say(NotSupported, "Time::Inherit: this kernel has no time namespaces (Linux 5.6)"),
@@ -82,7 +82,7 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Clocks { .. }, Errno::ENOENT) => say(NotSupported, "a host with /proc, or Time::Inherit"),
         (Op::SetupIds { .. }, Errno::EINVAL) => say(InvalidSpec, "a user namespace in which id 0 is mapped"),
         (
-            Op::Hostname { .. } | Op::Domainname { .. } | Op::Loopback {} | Op::PrivateMounts {} | Op::Scratch { .. },
+            Op::Hostname { .. } | Op::Domainname { .. } | Op::EnterNetwork {} | Op::PrivateMounts {} | Op::Scratch { .. },
             Errno::EPERM | Errno::EACCES,
         ) => {
             restricted_user_namespaces().or_else(|| {
@@ -120,6 +120,10 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         }
         (Op::Stdio { .. }, Errno::EBADF | Errno::EINVAL | Errno::EMFILE) => {
             say(LimitReached, "lower numbers for the passed descriptors: each must be below RLIMIT_NOFILE (ulimit -n)")
+        }
+        (Op::Pty { .. }, Errno::ENOSPC) => say(LimitReached, "fewer ptys, or a higher kernel.pty.max and kernel.pty.reserve"),
+        (Op::Pty { .. }, Errno::EINVAL | Errno::EPERM) => {
+            say(InvalidSpec, "a payload whose uid and gid the sandbox's id map has")
         }
         (Op::Credentials { .. }, Errno::EINVAL) => say(InvalidSpec, "ids that the sandbox's id map has"),
         (Op::Credentials { .. }, Errno::EPERM) => {

@@ -2,6 +2,7 @@
 
 use super::{Passed, Stdio};
 use crate::id::{Gid, Uid};
+use crate::pty::PtySize;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -34,6 +35,7 @@ pub struct Command {
     pub(super) stdout: Option<Stdio>,
     pub(super) stderr: Option<Stdio>,
     pub(super) fds: Vec<Passed>,
+    pub(super) pty: Option<PtySize>,
 }
 
 /// The `PATH` of a payload whose environment names none.
@@ -56,6 +58,7 @@ impl Command {
             stdout: None,
             stderr: None,
             fds: Vec::new(),
+            pty: None,
         }
     }
 
@@ -144,6 +147,29 @@ impl Command {
     /// Standard error.
     pub fn stderr(&mut self, stderr: impl Into<Stdio>) -> &mut Self {
         self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// Gives the payload a terminal of this size: a pty of the sandbox's own devpts, as its
+    /// controlling terminal and as every standard stream that is not set otherwise. The host's end is
+    /// [`Child::pty`](crate::Child::pty). There is no `/dev/console`: nothing in a sandbox speaks to one.
+    ///
+    /// Takes a devpts in the mount plan ([`Mount::dev`](crate::Mount::dev) has one).
+    ///
+    /// ```no_run
+    /// use belljar::{Command, PtySize, RootFs, Sandbox};
+    /// use std::io::{Read, Write};
+    ///
+    /// let sandbox = Sandbox::builder(RootFs::host()).build()?;
+    /// let mut child = sandbox.spawn(Command::new("sh").arg("-i").pty(PtySize::default()))?;
+    /// let mut terminal = child.pty.take().ok_or("no terminal")?;
+    /// terminal.write_all(b"tty; exit\n")?;
+    /// let mut screen = String::new();
+    /// terminal.read_to_string(&mut screen)?; // … /dev/pts/0 …
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pty(&mut self, size: PtySize) -> &mut Self {
+        self.pty = Some(size);
         self
     }
 

@@ -1,10 +1,10 @@
 //! The payload's process as ops.
 
 use super::command::DEFAULT_PATH;
-use super::{Command, Streams};
+use super::{Command, Stdio, Streams};
 use crate::error::{Defect, Error, Result};
 use crate::id::{c_path, c_string, check_guest, check_nul};
-use crate::program::{Builder, Op, Slot, Strings, strings};
+use crate::program::{Builder, Op, Strings, strings};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
@@ -82,6 +82,34 @@ impl Command {
         if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
     }
 
+    /// A terminal takes a devpts, and a reader at its other end.
+    pub(crate) fn check_terminal(&self, has_devpts: bool, defaults: Defaults) -> Result<()> {
+        let mut defects = Vec::new();
+        let streams = [&self.stdin, &self.stdout, &self.stderr];
+        let wanted = self.pty.is_some() || streams.iter().any(|stdio| matches!(stdio, Some(Stdio::Pty)));
+        if wanted && !has_devpts {
+            defects.push(Defect::new(
+                "a pty without a devpts of the sandbox's own in the mount plan",
+                "Mount::dev(\"/dev\") or Mount::devpts(\"/dev/pts\"), in a root that is not inherited or joined",
+            ));
+        }
+        if wanted && defaults == Defaults::Output {
+            defects.push(Defect::new(
+                "the output of a pty is not collected: nobody would read it, and the payload would wait",
+                "Sandbox::spawn, and Child::pty to read from",
+            ));
+        }
+        if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
+    }
+
+    pub(super) fn payload_uid(&self, ids: &Ids) -> u32 {
+        self.uid.map_or(ids.uid, |uid| uid.get())
+    }
+
+    pub(super) fn payload_gid(&self, ids: &Ids) -> u32 {
+        self.gid.map_or(ids.gid, |gid| gid.get())
+    }
+
     /// Appends the ops of the payload's process. `security` appends what confines it.
     pub(crate) fn lower(
         &self,
@@ -91,18 +119,21 @@ impl Command {
         payload: impl FnOnce(&mut Builder) -> Result<()>,
         security: impl Fn(Stage, &mut Builder),
     ) -> Result<Streams> {
-        let (streams, ours) = self.streams(defaults, builder)?;
+        let (ends, ours) = self.streams(ids, defaults, builder)?;
         let others = super::fds::lower(&self.fds, builder);
         payload(builder)?;
         builder.op(Op::Session {});
-        let [stdin, stdout, stderr]: [Slot; 3] = streams;
+        let [stdin, stdout, stderr] = ends.slots;
         builder.op(Op::Stdio { stdin, stdout, stderr, others: &others });
+        if let Some(stream) = ends.terminal {
+            builder.op(Op::Terminal { stream });
+        }
         builder.op(Op::Umask { mask: 0o022 });
         security(Stage::BeforeIds, builder);
         let groups: Vec<u8> = self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
         builder.op(Op::Credentials {
-            uid: self.uid.map_or(ids.uid, |uid| uid.get()),
-            gid: self.gid.map_or(ids.gid, |gid| gid.get()),
+            uid: self.payload_uid(ids),
+            gid: self.payload_gid(ids),
             groups: &groups,
             set_groups: ids.may_set_groups.into(),
             capabilities: ids.capabilities,

@@ -1,9 +1,10 @@
 //! The payload's standard streams.
 
-use super::{Command, Defaults, fds};
+use super::{Command, Defaults, Ids, fds};
 use crate::error::{Defect, Error, Result};
 use crate::handle::Fd;
-use crate::program::{Builder, Slot};
+use crate::program::{Builder, Op, Slot};
+use crate::pty::PtySize;
 use crate::sys::Errno;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -21,6 +22,9 @@ pub enum Stdio {
     Inherit,
     /// This descriptor.
     Fd(OwnedFd),
+    /// A pty of the sandbox's own devpts, the same for all streams that are `Pty`; see
+    /// [`Command::pty`], which also sets its size.
+    Pty,
 }
 
 impl Stdio {
@@ -72,6 +76,13 @@ pub(crate) struct Streams {
     pub stderr: Option<PipeReader>,
 }
 
+/// The payload's ends.
+pub(super) struct Ends {
+    pub slots: [Slot; 3],
+    /// The stream that becomes the controlling terminal.
+    pub terminal: Option<u32>,
+}
+
 impl Command {
     /// A directory as a stream would be as good a way out as any other descriptor of one.
     pub(super) fn check_streams(&self, defects: &mut Vec<Defect>) {
@@ -86,12 +97,17 @@ impl Command {
     }
 
     /// Opens the streams: the payload's ends go to slots, ours are returned.
-    pub(crate) fn streams(&self, defaults: Defaults, builder: &mut Builder) -> Result<([Slot; 3], Streams)> {
+    pub(super) fn streams(&self, ids: &Ids, defaults: Defaults, builder: &mut Builder) -> Result<(Ends, Streams)> {
         let mut ours = Streams::default();
-        let mut null = None;
-        let (input, output) = match defaults {
-            Defaults::Null => (&Stdio::Null, &Stdio::Null),
-            Defaults::Output => (&Stdio::Null, &Stdio::Piped),
+        let mut shared = Shared {
+            ids: (self.payload_uid(ids), self.payload_gid(ids)),
+            size: self.pty.unwrap_or_default(),
+            ..Shared::NONE
+        };
+        let (input, output) = match (self.pty, defaults) {
+            (Some(_), _) => (&Stdio::Pty, &Stdio::Pty),
+            (None, Defaults::Null) => (&Stdio::Null, &Stdio::Null),
+            (None, Defaults::Output) => (&Stdio::Null, &Stdio::Piped),
         };
         let pipe = || io::pipe().map_err(|e| open_error("make a pipe for the payload", &e));
 
@@ -101,7 +117,7 @@ impl Command {
                 ours.stdin = Some(write);
                 builder.send(Fd::Owned(read.into()))
             }
-            other => plain(other, io::stdin().as_fd(), &mut null, builder)?,
+            other => plain(other, io::stdin().as_fd(), &mut shared, builder)?,
         };
         let stdout = match self.stdout.as_ref().unwrap_or(output) {
             Stdio::Piped => {
@@ -109,7 +125,7 @@ impl Command {
                 ours.stdout = Some(read);
                 builder.send(Fd::Owned(write.into()))
             }
-            other => plain(other, io::stdout().as_fd(), &mut null, builder)?,
+            other => plain(other, io::stdout().as_fd(), &mut shared, builder)?,
         };
         let stderr = match self.stderr.as_ref().unwrap_or(output) {
             Stdio::Piped => {
@@ -117,25 +133,47 @@ impl Command {
                 ours.stderr = Some(read);
                 builder.send(Fd::Owned(write.into()))
             }
-            other => plain(other, io::stderr().as_fd(), &mut null, builder)?,
+            other => plain(other, io::stderr().as_fd(), &mut shared, builder)?,
         };
-        Ok(([stdin, stdout, stderr], ours))
+        let slots = [stdin, stdout, stderr];
+        let terminal = shared.pty.and_then(|pty| (0..).zip(slots).find(|(_, slot)| *slot == pty));
+        Ok((Ends { slots, terminal: terminal.map(|(stream, _)| stream) }, ours))
     }
 }
 
-/// A stream that is no pipe of ours. The null device is opened once.
-fn plain(stdio: &Stdio, own: BorrowedFd<'_>, null: &mut Option<Slot>, builder: &mut Builder) -> Result<Slot> {
+/// What is opened once, however many streams are it.
+struct Shared {
+    null: Option<Slot>,
+    pty: Option<Slot>,
+    size: PtySize,
+    ids: (u32, u32),
+}
+
+impl Shared {
+    const NONE: Shared = Shared { null: None, pty: None, size: PtySize { columns: 0, rows: 0 }, ids: (0, 0) };
+}
+
+/// A stream that is no pipe of ours.
+fn plain(stdio: &Stdio, own: BorrowedFd<'_>, shared: &mut Shared, builder: &mut Builder) -> Result<Slot> {
     let copy =
         |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| open_error("copy a descriptor for the payload", &e));
     Ok(match stdio {
         Stdio::Fd(fd) => builder.send(Fd::Owned(copy(fd.as_fd())?)),
         Stdio::Inherit => builder.send(Fd::Owned(copy(own)?)),
-        Stdio::Null | Stdio::Piped => match null {
-            Some(slot) => *slot,
+        Stdio::Null | Stdio::Piped => match shared.null {
+            Some(slot) => slot,
             None => {
                 let file = File::options().read(true).write(true).open("/dev/null");
                 let file = file.map_err(|e| open_error("open /dev/null for the payload", &e))?;
-                *null.insert(builder.send(Fd::Owned(file.into())))
+                *shared.null.insert(builder.send(Fd::Owned(file.into())))
+            }
+        },
+        Stdio::Pty => match shared.pty {
+            Some(slot) => slot,
+            None => {
+                let (to, PtySize { columns, rows }) = (builder.local(), shared.size);
+                builder.op(Op::Pty { rows, columns, uid: shared.ids.0, gid: shared.ids.1, to });
+                *shared.pty.insert(to)
             }
         },
     })

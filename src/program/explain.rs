@@ -25,7 +25,8 @@ impl Op<'_> {
             Op::SetupIds { .. } => "setup-ids",
             Op::Hostname { .. } => "hostname",
             Op::Domainname { .. } => "domainname",
-            Op::Loopback {} => "loopback",
+            Op::NewNetwork {} => "new-network",
+            Op::EnterNetwork {} => "enter-network",
             Op::PrivateMounts {} => "private-mounts",
             Op::Scratch { .. } => "scratch",
             Op::OpenLayer { .. } => "open-layer",
@@ -54,6 +55,8 @@ impl Op<'_> {
             Op::Payload { .. } => "payload",
             Op::Session {} => "session",
             Op::Stdio { .. } => "stdio",
+            Op::Pty { .. } => "pty",
+            Op::Terminal { .. } => "terminal",
             Op::Umask { .. } => "umask",
             Op::Credentials { .. } => "credentials",
             Op::NoNewPrivileges {} => "no-new-privileges",
@@ -107,7 +110,8 @@ impl Display for Op<'_> {
             }
             Op::Hostname { name } => write!(f, "host name {}", show(name)),
             Op::Domainname { name } => write!(f, "domain name {}", show(name)),
-            Op::Loopback {} => f.write_str("bring up lo"),
+            Op::NewNetwork {} => f.write_str("begin a network namespace with lo up, beside the next steps"),
+            Op::EnterNetwork {} => f.write_str("enter the new network namespace"),
             Op::PrivateMounts {} => f.write_str("make all mounts private"),
             Op::Scratch { bytes, inodes } => {
                 write!(f, "mount a private scratch tmpfs ({bytes} bytes, {inodes} inodes)")
@@ -203,6 +207,11 @@ impl Display for Op<'_> {
                 }
                 f.write_str("; close all else")
             }
+            Op::Pty { rows, columns, uid, gid, to } => {
+                write!(f, "open a pty of the sandbox's devpts into slot {to} ({columns} columns, {rows} rows, ")?;
+                write!(f, "uid {uid}, gid {gid}); its master goes to the host")
+            }
+            Op::Terminal { stream } => write!(f, "controlling terminal from standard stream {stream}"),
             Op::Umask { mask } => write!(f, "umask {mask:03o}"),
             Op::Credentials { uid, gid, groups, set_groups, capabilities, .. } => {
                 let groups = groups.chunks_exact(4).map(|g| u32::from_le_bytes([g[0], g[1], g[2], g[3]]).to_string());

@@ -1,10 +1,9 @@
-//! Namespaces, clocks, names, ids and capabilities.
+//! Namespaces, clocks, ids and capabilities.
 
 use crate::program::wire::codec::Slot;
 use crate::program::wire::report::Report;
 use crate::state::{State, report};
 use crate::sys::kernel::abi::*;
-use crate::sys::kernel::raw::syscall;
 use crate::sys::kernel::{Errno, Result, call, vfork};
 
 /// setns(2) into the namespace in a slot.
@@ -64,24 +63,6 @@ pub fn setup_ids(uid: u32, gid: u32, drop_groups: u32) -> Result<()> {
     call::setresuid(uid)?;
     call::prctl(PR_SET_DUMPABLE, 0, 0)?;
     Ok(())
-}
-
-/// Brings up `lo` (netdevice(7)); the kernel then gives it 127.0.0.1 and ::1.
-pub fn loopback() -> Result<()> {
-    /// `struct ifreq` with its flags.
-    #[repr(C)]
-    struct IfReq {
-        name: [u8; 16],
-        flags: u16,
-        rest: [u8; 22],
-    }
-    let mut request = IfReq { name: [0; 16], flags: IFF_UP, rest: [0; 22] };
-    request.name[..2].copy_from_slice(b"lo");
-    let socket = call::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)?;
-    // SAFETY: the kernel reads one `struct ifreq` (40 bytes), which `IfReq` mirrors.
-    let set = unsafe { syscall!(ioctl, socket, SIOCSIFFLAGS, &raw const request) };
-    call::close(socket)?;
-    set.map(drop)
 }
 
 /// Default actions for all signals: clone3 has reset handlers, but what the host ignores

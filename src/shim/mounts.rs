@@ -241,7 +241,11 @@ pub fn new_fs(
     if fstype == c"tmpfs" {
         state.owns(root)?;
     }
-    call::close(root)?;
+    if fstype == c"devpts" {
+        state.devpts = root; // for a pty; the last one mounted
+    } else {
+        call::close(root)?;
+    }
     call::close(over).map(drop)
 }
 

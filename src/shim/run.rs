@@ -1,11 +1,11 @@
 //! The interpreter: one arm an op.
 
 use crate::program::wire::codec::{NO_FAULT, Reader};
-use crate::program::wire::op::Op;
+use crate::program::wire::op::{Op, without};
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
-use crate::{confine, descriptors, identity, init_layer, mounts, overlay, payload, receive, root};
+use crate::{confine, descriptors, identity, init_layer, mounts, network, overlay, payload, pty, receive, root};
 
 /// The ops still to run.
 pub struct Ops {
@@ -74,7 +74,13 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),
         Op::Hostname { name } => call::sethostname(name.to_bytes()).map(drop),
         Op::Domainname { name } => call::setdomainname(name.to_bytes()).map(drop),
-        Op::Loopback {} => identity::loopback(),
+        Op::NewNetwork {} => {
+            if state.may(without::THREAD) {
+                network::begin();
+            }
+            Ok(())
+        }
+        Op::EnterNetwork {} => network::enter(),
 
         Op::PrivateMounts {} => root::private_mounts(),
         Op::Scratch { bytes, inodes } => root::scratch(state, bytes, inodes),
@@ -116,6 +122,8 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Payload { stay, host, lock } => payload::start(ops, state, stay != 0, host, lock),
         Op::Session {} => call::setsid().map(drop),
         Op::Stdio { stdin, stdout, stderr, others } => descriptors::place(state, [stdin, stdout, stderr], others),
+        Op::Pty { rows, columns, uid, gid, to } => pty::open(state, rows, columns, uid, gid, to),
+        Op::Terminal { stream } => pty::control(stream),
         Op::Umask { mask } => call::umask(mask).map(drop),
         Op::Credentials { uid, gid, groups, set_groups, capabilities } => {
             identity::credentials(uid, gid, (set_groups != 0).then_some(groups), capabilities)

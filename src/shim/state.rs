@@ -67,6 +67,8 @@ pub struct State {
     /// The devices of the file systems that this Program has made: targets may be created there.
     pub own: [u64; 32],
     pub own_len: usize,
+    /// The root of the devpts that was mounted last.
+    pub devpts: i32,
     /// What the kernel said of the last failure.
     pub message: Message,
 }
@@ -88,6 +90,7 @@ impl State {
             blank: -1,
             own: [0; 32],
             own_len: 0,
+            devpts: -1,
             message: Message::new(),
         }
     }

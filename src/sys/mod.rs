@@ -4,7 +4,7 @@
 //! Each module wraps one family of calls, without policy: [`clone`] starts a
 //! program in new namespaces, [`namespace`] joins and makes them, [`mount`] is the
 //! mount API of Linux 5.2 and mount(2), [`path`] opens beneath a root, [`pidfd`]
-//! names processes, [`memfd`] holds sealed programs, [`socket`] passes
+//! names processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`socket`] passes
 //! descriptors. Functions take borrowed descriptors and give owned ones; errors are
 //! [`Errno`], the kernel's own.
 //!
@@ -20,6 +20,7 @@ pub mod mount;
 pub mod namespace;
 pub mod path;
 pub mod pidfd;
+pub mod pty;
 pub mod socket;
 
 pub use kernel::raw::{Errno, Result};

@@ -17,6 +17,7 @@ mod leaks;
 mod mounts;
 mod namespace;
 mod process;
+mod pty;
 mod rootfs;
 mod security;
 mod source;
@@ -32,6 +33,12 @@ fn main() -> ExitCode {
                 eprintln!("{error}");
                 ExitCode::FAILURE
             }
+        };
+    }
+    if let Ok(role) = std::env::var("BELLJAR_TEST_PEER") {
+        return match namespace::peer(&role) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE, // nobody there: what some want to see
         };
     }
     if std::env::var_os("BELLJAR_TEST_SPAWN_ONCE").is_some() {
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
         child::tests,
         verdict::tests,
         fds::tests,
+        pty::tests,
         errors::tests,
         hosts::tests,
     ])

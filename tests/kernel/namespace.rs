@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use crate::harness::{Need, Test};
+use belljar::testing::feature;
 use belljar::{
     Cgroup, ClockOffset, Init, Ipc, Mount, Mounts, Namespace, NamespaceKind, Namespaces, Net, Pid, RootFs, Sandbox,
     Time, User, Uts,
@@ -25,6 +26,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("namespace::joined_pid_sees_the_other", USER, joined_pid_sees_the_other),
         Test::new("namespace::joined_mount_namespace", USER, joined_mount_namespace),
         Test::new("namespace::a_handle_outlives_its_sandbox", USER, a_handle_outlives_its_sandbox),
+        Test::new("namespace::container_network", USER, container_network),
+        Test::new("namespace::handles_are_typed", USER, handles_are_typed),
     ]
 }
 
@@ -61,12 +64,18 @@ fn host_and_domain_name() -> Fallible<()> {
 
 fn loopback_is_up_and_alone() -> Fallible<()> {
     let sandbox = host().build()?;
-    let devices = prints(&sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\\n' ' '")?;
+    // made by a thread, or where there is none by the shim itself
+    loopback_is_up(&sandbox)?;
+    without(feature::THREAD, || loopback_is_up(&sandbox))
+}
+
+fn loopback_is_up(sandbox: &Sandbox) -> Fallible<()> {
+    let devices = prints(sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\\n' ' '")?;
     // some kernels give each namespace idle tunnel devices (net.core.fb_tunnels_only_for_init_net)
     assert!(devices.split(' ').any(|d| d == "lo"), "{devices}");
     assert!(!devices.split(' ').any(|d| d.starts_with("eth") || d.starts_with("en")), "{devices}");
     // an address of lo is in the local table only when the device is up
-    assert!(prints(&sandbox, "cat /proc/net/fib_trie")?.contains("127.0.0.1"));
+    assert!(prints(sandbox, "cat /proc/net/fib_trie")?.contains("127.0.0.1"));
     Ok(())
 }
 
@@ -231,5 +240,87 @@ fn a_handle_outlives_its_sandbox() -> Fallible<()> {
     assert!(first.namespace(NamespaceKind::Uts).is_err());
     let namespaces = Namespaces::isolated().user(User::Join(user)).uts(Uts::Join(uts));
     assert_eq!(prints(&host().namespaces(namespaces).build()?, "uname -n")?, "gone");
+    Ok(())
+}
+
+/// A server and a client on the loopback device, as payloads: this program itself.
+pub fn peer(role: &str) -> Fallible<()> {
+    use std::io::{Read, Write};
+    if role == "server" {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 7777))?;
+        println!("ready");
+        for connection in listener.incoming() {
+            connection?.write_all(b"hello from the server")?;
+        }
+        return Ok(());
+    }
+    let mut text = String::new();
+    std::net::TcpStream::connect(("127.0.0.1", 7777))?.read_to_string(&mut text)?;
+    print!("{text}");
+    Ok(())
+}
+
+fn with_peer(namespaces: Namespaces) -> Fallible<Sandbox> {
+    let own = std::env::current_exe()?;
+    let builder = with_programs(Sandbox::builder(RootFs::empty())).mount(Mount::bind(own, "/peer").read_only());
+    Ok(builder.namespaces(namespaces).build()?)
+}
+
+fn role(role: &str) -> belljar::Command {
+    let mut command = belljar::Command::new("/peer");
+    command.env("BELLJAR_TEST_PEER", role);
+    command
+}
+
+fn serve(namespaces: Namespaces) -> Fallible<belljar::Child> {
+    let mut child = with_peer(namespaces)?.spawn(role("server").stdout(belljar::Stdio::Piped))?;
+    let mut ready = [0u8; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().ok_or("no stdout")?, &mut ready)?;
+    Ok(child)
+}
+
+/// Network mode "container": a second sandbox in the network of a first, also after that one's end.
+fn container_network() -> Fallible<()> {
+    const HELLO: &[u8] = b"hello from the server";
+    let mut first = serve(Namespaces::isolated())?;
+    let shared = first.namespaces()?;
+    let beside = || {
+        Namespaces::isolated()
+            .user(User::Join(shared.get(NamespaceKind::User)))
+            .net(Net::Join(shared.get(NamespaceKind::Network)))
+    };
+    let ask = |namespaces| -> Fallible<_> { Ok(with_peer(namespaces)?.output(&role("client"))?) };
+    assert_eq!(ask(beside())?.stdout, HELLO);
+    assert!(!ask(Namespaces::isolated())?.exit.success(), "the control: another network has no such server");
+    if Need::Root.probe().is_ok() {
+        // with power over the host, the network alone is enough
+        let network = Namespaces::isolated().net(Net::Join(shared.get(NamespaceKind::Network)));
+        assert_eq!(ask(network)?.stdout, HELLO);
+    }
+    first.kill(belljar::KillScope::Tree)?;
+    first.wait()?;
+    assert!(!ask(beside())?.exit.success(), "the server is gone");
+    let mut second = serve(beside())?; // the port is free, and `lo` still up
+    assert_eq!(ask(beside())?.stdout, HELLO);
+    second.kill(belljar::KillScope::Tree)?;
+    second.wait()?;
+    Ok(())
+}
+
+fn handles_are_typed() -> Fallible<()> {
+    let mut first = pause(Namespaces::isolated())?;
+    let all = first.namespaces()?;
+    for kind in NamespaceKind::ALL {
+        let theirs = std::fs::read_link(format!("/proc/{}/ns/{}", first.id(), kind.file_name()))?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&all.fd(kind));
+        assert_eq!(std::fs::read_link(format!("/proc/self/fd/{number}"))?, theirs);
+    }
+    let wrong = Namespaces::isolated().net(Net::Join(all.get(NamespaceKind::Uts)));
+    let error = refused(host().namespaces(wrong).build()?.spawn(&sh("true")))?;
+    assert_kind(&error, belljar::ErrorKind::InvalidSpec);
+    assert!(error.to_string().contains("joined as a net namespace"), "{error}");
+    first.kill(belljar::KillScope::Tree)?;
+    first.wait()?;
+    assert_eq!(refused(first.namespaces())?.kind(), belljar::ErrorKind::NotFound);
     Ok(())
 }

@@ -424,7 +424,7 @@ fn layers_of_any_path() -> Fallible<()> {
     Ok(())
 }
 
-const EACH: [u32; 8] = [
+const EACH: [u32; 9] = [
     feature::MOUNT_API,
     feature::MOUNT_SETATTR,
     feature::OPENAT2,
@@ -432,6 +432,7 @@ const EACH: [u32; 8] = [
     feature::IDMAPPED,
     feature::MEMFD_EXEC,
     feature::PIVOT_ROOT,
+    feature::THREAD,
     !0,
 ];
 

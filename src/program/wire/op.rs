@@ -70,6 +70,8 @@ pub mod without {
     pub const TMPFS_XATTR: u32 = 64;
     /// pivot_root (impossible on initramfs): MS_MOVE and chroot instead.
     pub const PIVOT_ROOT: u32 = 128;
+    /// A thread beside the set-up (a limit of processes may leave no room): one thing after the other instead.
+    pub const THREAD: u32 = 256;
 }
 
 /// What to do about a mount target that is not there.
@@ -123,8 +125,10 @@ ops! { 'a;
     Hostname = 15 { name: &'a CStr }
     /// setdomainname.
     Domainname = 16 { name: &'a CStr }
-    /// Bring up `lo`.
-    Loopback = 17 {}
+    /// Begin a network namespace with `lo` up, beside what follows.
+    NewNetwork = 17 {}
+    /// Wait for the new network namespace and enter it.
+    EnterNetwork = 8 {}
 
     // ---- the new root -------------------------------------------------------
     /// Cut propagation to and from the host.
@@ -196,6 +200,10 @@ ops! { 'a;
     Session = 61 {}
     /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed.
     Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot, others: &'a [u8] }
+    /// A pty of the sandbox's devpts: its master goes to the library.
+    Pty = 80 { rows: u16, columns: u16, uid: u32, gid: u32, to: Slot }
+    /// A standard stream as the controlling terminal.
+    Terminal = 81 { stream: u32 }
     /// umask.
     Umask = 63 { mask: u32 }
     /// Groups, gid, uid; capabilities kept (a set of bits).

@@ -36,6 +36,11 @@ pub enum Report<'a> {
     Used(Used),
     /// The shim continues in a new process, whose pidfd comes with the packet.
     Moved,
+    /// Something for the library, whose descriptor comes with the packet (`given::…`).
+    Given {
+        /// What it is.
+        what: u32,
+    },
 }
 
 /// What processes have used, as getrusage(2) `RUSAGE_CHILDREN` counts it.
@@ -85,6 +90,13 @@ pub mod cause {
     pub const HOST_DIED: u32 = 5;
 }
 
+/// What a descriptor from the shim is.
+#[allow(missing_docs)]
+pub mod given {
+    /// The master of the payload's pty.
+    pub const PTY: u32 = 1;
+}
+
 /// The largest report.
 pub const REPORT_MAX: usize = 1024;
 
@@ -107,6 +119,7 @@ impl<'a> Report<'a> {
                 values[..7].copy_from_slice(&[u.user, u.system, u.maxrss, u.inblock, u.oublock, u.nvcsw, u.nivcsw]);
                 (5, 0, 0, &[])
             }
+            Report::Given { what } => (20, what, 0, &[]),
         };
         kind.put(sink);
         op.put(sink);
@@ -134,6 +147,7 @@ impl<'a> Report<'a> {
                 let [user, system, maxrss, inblock, oublock, nvcsw, nivcsw, ..] = values;
                 Some(Report::Used(Used { user, system, maxrss, inblock, oublock, nvcsw, nivcsw }))
             }
+            20 => Some(Report::Given { what: op }),
             _ => None,
         }
     }

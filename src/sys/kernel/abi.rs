@@ -4,9 +4,13 @@
 // <linux/sched.h>
 pub const CLONE_VM: u64 = 0x100;
 pub const CLONE_FILES: u64 = 0x400;
+pub const CLONE_SIGHAND: u64 = 0x800;
 pub const CLONE_VFORK: u64 = 0x4000;
 pub const CLONE_PARENT: u64 = 0x8000;
 pub const CLONE_PIDFD: u64 = 0x1000;
+pub const CLONE_THREAD: u64 = 0x1_0000;
+pub const CLONE_SYSVSEM: u64 = 0x4_0000;
+pub const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 pub const CLONE_NEWTIME: u64 = 0x80;
 pub const CLONE_NEWNS: u64 = 0x0002_0000;
 pub const CLONE_NEWCGROUP: u64 = 0x0200_0000;
@@ -256,7 +260,9 @@ pub struct SockFprog {
 // <linux/fs.h>, <linux/sockios.h>, <linux/if.h>
 pub const SIOCGIFFLAGS: usize = 0x8913;
 pub const SIOCSIFFLAGS: usize = 0x8914;
+pub const SIOCGSKNS: usize = 0x894c;
 pub const IFF_UP: u16 = 1;
+pub const FUTEX_WAIT: usize = 0;
 pub const AF_UNIX: i32 = 1;
 pub const AF_INET: i32 = 2;
 pub const SOCK_STREAM: i32 = 1;
@@ -342,3 +348,19 @@ pub struct MsgHdr {
 
 /// The most descriptors one SCM_RIGHTS message carries (unix(7), `SCM_MAX_FD`).
 pub const SCM_MAX_FD: usize = 253;
+
+pub const TIOCSCTTY: usize = 0x540e;
+pub const TIOCGWINSZ: usize = 0x5413;
+pub const TIOCSWINSZ: usize = 0x5414;
+pub const TIOCGPTPEER: usize = 0x5441;
+pub const TIOCSPTLCK: usize = 0x4004_5431;
+pub const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// `struct winsize`, ioctl_tty(2).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct WinSize {
+    pub rows: u16,
+    pub columns: u16,
+    pub unused: [u16; 2],
+}

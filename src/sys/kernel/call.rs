@@ -292,6 +292,12 @@ pub fn getrusage(who: i32) -> Result<Rusage> {
     Ok(usage)
 }
 
+/// ioctl(2) `TIOCGWINSZ` or `TIOCSWINSZ`.
+pub fn window_size(fd: i32, request: usize, size: &mut WinSize) -> Result<()> {
+    // SAFETY: both requests read or write one `struct winsize`, which `WinSize` mirrors.
+    unsafe { syscall!(ioctl, fd as isize, request, core::ptr::from_mut(size)) }.map(drop)
+}
+
 /// exit_group(2).
 pub fn exit_group(code: i32) -> ! {
     loop {

@@ -54,6 +54,7 @@ numbers! {
     flock = 73/32, ftruncate = 77/46, chdir = 80/49, fchdir = 81/50, fchmod = 91/52, fchown = 93/55,
     umask = 95/166, getrusage = 98/165, setsid = 112/157, setgroups = 116/159, setresuid = 117/147, setresgid = 119/149,
     capget = 125/90, capset = 126/91, fstatfs = 138/44, pivot_root = 155/41, prctl = 157/167,
+    futex = 202/98, getcpu = 309/168, sched_getaffinity = 204/123, sched_setaffinity = 203/122,
     chroot = 161/51, mount = 165/40, umount2 = 166/39, sethostname = 170/161, setdomainname = 171/162,
     setxattr = 188/5, fsetxattr = 190/7, getdents64 = 217/61, exit_group = 231/94, waitid = 247/95,
     openat = 257/56, mkdirat = 258/34, mknodat = 259/33, fchownat = 260/54, newfstatat = 262/79,

@@ -1,11 +1,11 @@
-//! clone3(2) with `CLONE_VM | CLONE_VFORK`: a child that borrows the caller's
-//! memory until it executes a program, on a stack of its own.
+//! clone3(2) with `CLONE_VM`, on a stack of its own.
 //!
-//! The caller's thread sleeps until then, so the child may use the caller's
+//! With `CLONE_VFORK` the child borrows the caller's memory until it executes a program. The
+//! caller's thread sleeps until then, so the child may use the caller's
 //! frames; all other threads go on. Nothing is copied: the cost does not depend
 //! on how much memory the caller has.
 
-use super::abi::{CLONE_VFORK, CLONE_VM, CloneArgs};
+use super::abi::*;
 use super::raw::{Result, check, nr};
 
 /// A stack of `N` bytes for the child, a multiple of 16. It has no guard: `N` must
@@ -37,6 +37,37 @@ pub unsafe fn vfork<const N: usize>(
     argument: *mut u8,
 ) -> Result<i32> {
     args.flags |= CLONE_VM | CLONE_VFORK;
+    // SAFETY: the caller answers for `child` and `argument`; with CLONE_VFORK `stack` is
+    // not used any more when this returns.
+    unsafe { on_stack(args, stack, child, argument) }
+}
+
+/// Starts a thread of this process, with the same descriptors but a root and a working
+/// directory of its own. `running` becomes 0, and its futex(2) is woken, when it has ended.
+///
+/// # Safety
+/// For a process without thread-local storage (the shim): as [`vfork`], but `child` runs
+/// beside the caller, and must end in exit(2) of the thread.
+pub unsafe fn thread<const N: usize>(
+    running: &'static core::sync::atomic::AtomicU32,
+    stack: &'static mut Stack<N>,
+    child: unsafe extern "C" fn(*mut u8) -> !,
+) -> Result<i32> {
+    const SHARED: u64 = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    let mut args =
+        CloneArgs { flags: SHARED | CLONE_CHILD_CLEARTID, child_tid: running.as_ptr() as u64, ..CloneArgs::default() };
+    // SAFETY: the caller answers for `child`; the stack and the word live as long as the process.
+    unsafe { on_stack(&mut args, stack, child, core::ptr::null_mut()) }
+}
+
+/// # Safety
+/// As [`vfork`]; `stack` must not be used by anybody else while the child runs on it.
+unsafe fn on_stack<const N: usize>(
+    args: &mut CloneArgs,
+    stack: &mut Stack<N>,
+    child: unsafe extern "C" fn(*mut u8) -> !,
+    argument: *mut u8,
+) -> Result<i32> {
     args.stack = stack.0.as_mut_ptr() as u64;
     args.stack_size = N as u64;
     let answer: isize;
