@@ -43,7 +43,7 @@ pub mod sys;
 pub mod testing;
 mod units;
 
-pub use child::{Child, Exit, KillScope, Output, Usage, Verdict};
+pub use child::{Child, Exit, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};

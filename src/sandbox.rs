@@ -137,7 +137,10 @@ impl Sandbox {
             let Compiled { program, streams, kept } =
                 compile(&self.template, command, defaults, without, testing::fault())?;
             match launch(&program, without) {
-                Ok(running) => return Ok(Child::new(running, streams, kept, self.template.init)),
+                Ok(running) => {
+                    let output_max = command.limits().output_max();
+                    return Ok(Child::new(running, streams, kept, self.template.init, output_max));
+                }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it, and not again in this process
                     Some(feature) => {

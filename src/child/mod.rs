@@ -1,11 +1,13 @@
 //! The handle of a running sandbox.
 
 mod exit;
+mod lines;
 mod namespaces;
 mod output;
 mod verdict;
 
 pub use exit::{Exit, Usage};
+pub use lines::{Line, LineEnd, Lines, Stream};
 pub use output::Output;
 pub(crate) use verdict::Evidence;
 pub use verdict::Verdict;
@@ -66,6 +68,8 @@ pub struct Child {
     cause: AtomicU32,
     /// Whether a seccomp filter of the sandbox kills.
     seccomp_kills: bool,
+    /// The most bytes of a stream that are collected.
+    output_max: u64,
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
@@ -73,7 +77,7 @@ pub struct Child {
 }
 
 impl Child {
-    pub(crate) fn new(running: Running, streams: Streams, kept: Kept, init: Init) -> Child {
+    pub(crate) fn new(running: Running, streams: Streams, kept: Kept, init: Init, output_max: u64) -> Child {
         let Running { pid, pidfd, control, given, notes } = running;
         Child {
             stdin: streams.stdin,
@@ -89,6 +93,7 @@ impl Child {
             used: None,
             cause: AtomicU32::new(cause::NONE),
             seccomp_kills: false,
+            output_max,
             exit: None,
             detached: false,
             notes,
@@ -230,7 +235,8 @@ impl Child {
     }
 
     fn request(&self, request: Request) -> Result<(), Errno> {
-        socket::send(self.control.as_fd(), &request.encode(), &[])
+        // a shim that is stopped from outside does not read: no wait for it
+        socket::try_send(self.control.as_fd(), &request.encode())
     }
 
     /// Kills (SIGKILL); [`wait`](Child::wait) then tells. A sandbox that has ended already is
@@ -243,6 +249,26 @@ impl Child {
     /// `EPERM`, if the host process has changed its user since.
     pub fn kill(&mut self, scope: KillScope) -> Result<()> {
         self.kill_for(cause::HANDLE, scope)
+    }
+
+    /// Asks the payload to end, by SIGTERM, and kills everything when `grace` is over: returns
+    /// at once, the shim keeps the time; [`wait`](Child::wait) tells. Whichever way the payload
+    /// ends in that time, the verdict is [`Verdict::KilledByHandle`]. A later call can only
+    /// shorten the time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotSupported`] under [`Init::Payload`], where there is nobody to keep the time.
+    pub fn terminate(&mut self, grace: Duration) -> Result<()> {
+        if self.init == Init::Payload {
+            return Err(Error::new(ErrorKind::NotSupported, "terminate a payload that is PID 1 with a grace period")
+                .with_hint("Init::Shim; or Child::signal, Child::wait_timeout and Child::kill"));
+        }
+        if grace < Duration::from_millis(1) {
+            return self.kill(KillScope::Tree);
+        }
+        // a shim that is gone has ended the sandbox
+        let _ = self.request(Request::Terminate(u32::try_from(grace.as_millis()).unwrap_or(u32::MAX)));
+        Ok(())
     }
 
     /// Kills for a reason, which is recorded before the signal is sent.
@@ -282,10 +308,12 @@ impl Child {
             })?;
         }
         self.detached = true;
-        self.pidfd
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| Error::call("copy the pidfd", Errno(e.raw_os_error().unwrap_or(libc::EIO))))
+        self.duplicate_pidfd()
+    }
+
+    fn duplicate_pidfd(&self) -> Result<OwnedFd> {
+        let copy = self.pidfd.as_fd().try_clone_to_owned();
+        copy.map_err(|e| Error::call("copy the pidfd", Errno(e.raw_os_error().unwrap_or(libc::EIO))))
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn compile(
     let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
         move |id: u32| ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
     };
-    command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids)?;
+    command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids, *init)?;
     command.check_terminal(mounts.has_devpts(), defaults)?;
 
     let mut builder = Builder::new();

@@ -1,6 +1,6 @@
 //! `Command`, in the words of `std::process::Command`.
 
-use super::{Passed, Stdio};
+use super::{Limits, Passed, Stdio};
 use crate::id::{Gid, Uid};
 use crate::pty::PtySize;
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ pub struct Command {
     pub(super) stderr: Option<Stdio>,
     pub(super) fds: Vec<Passed>,
     pub(super) pty: Option<PtySize>,
+    pub(super) limits: Limits,
 }
 
 /// The `PATH` of a payload whose environment names none.
@@ -59,6 +60,7 @@ impl Command {
             stderr: None,
             fds: Vec::new(),
             pty: None,
+            limits: Limits::default(),
         }
     }
 
@@ -199,6 +201,10 @@ impl Command {
     pub fn directory_fd(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
         self.fds.push(Passed::new(number, fd.into(), true));
         self
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The program as given.

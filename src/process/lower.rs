@@ -1,7 +1,7 @@
 //! The payload's process as ops.
 
 use super::command::DEFAULT_PATH;
-use super::{Command, Stdio, Streams};
+use super::{Command, Init, Stdio, Streams};
 use crate::error::{Defect, Error, Result};
 use crate::id::{c_path, c_string, check_guest, check_nul};
 use crate::program::{Builder, Op, Strings, strings};
@@ -40,8 +40,15 @@ pub(crate) struct Ids {
 
 impl Command {
     /// What is wrong with the command, for a sandbox whose ids these closures know.
-    pub(crate) fn check(&self, has_uid: impl Fn(u32) -> bool, has_gid: impl Fn(u32) -> bool, ids: &Ids) -> Result<()> {
+    pub(crate) fn check(
+        &self,
+        has_uid: impl Fn(u32) -> bool,
+        has_gid: impl Fn(u32) -> bool,
+        ids: &Ids,
+        init: Init,
+    ) -> Result<()> {
         let mut defects = Vec::new();
+        self.limits.check(init, &mut defects);
         if self.program.is_empty() {
             defects.push(Defect::new("the program has no name", "a path or a name to look for in PATH"));
         }
@@ -121,8 +128,10 @@ impl Command {
     ) -> Result<Streams> {
         let (ends, ours) = self.streams(ids, defaults, builder)?;
         let others = super::fds::lower(&self.fds, builder);
+        self.limits.lower(builder);
         payload(builder)?;
         builder.op(Op::Session {});
+        self.limits.lower_payload(builder);
         let [stdin, stdout, stderr] = ends.slots;
         builder.op(Op::Stdio { stdin, stdout, stderr, others: &others });
         if let Some(stream) = ends.terminal {

@@ -2,11 +2,13 @@
 
 mod command;
 mod fds;
+mod limits;
 mod lower;
 mod stdio;
 
 pub use command::Command;
 use fds::Passed;
+pub(crate) use limits::Limits;
 pub(crate) use lower::{Defaults, Ids, Stage};
 pub use stdio::Stdio;
 pub(crate) use stdio::Streams;

@@ -6,6 +6,7 @@ use crate::id::show;
 use crate::sys::kernel::abi::*;
 use crate::sys::namespace::NamespaceFlags;
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 impl Op<'_> {
     /// The op's name.
@@ -53,6 +54,8 @@ impl Op<'_> {
             Op::SealRoot {} => "seal-root",
             Op::Pivot {} => "pivot",
             Op::Payload { .. } => "payload",
+            Op::Limits { .. } => "limits",
+            Op::CpuSeconds { .. } => "cpu-seconds",
             Op::Session {} => "session",
             Op::Stdio { .. } => "stdio",
             Op::Pty { .. } => "pty",
@@ -198,6 +201,18 @@ impl Display for Op<'_> {
                 0 => "go on as the payload itself",
                 _ => "stay as PID 1; in a new process:",
             }),
+            Op::Limits { wall, cpu, grace } => {
+                let time = |micros| Duration::from_micros(micros);
+                f.write_str("allow the sandbox")?;
+                if wall != 0 {
+                    write!(f, " {:?} of wall-clock time", time(wall))?;
+                }
+                if cpu != 0 {
+                    write!(f, "{} {:?} of CPU time", if wall != 0 { " and" } else { "" }, time(cpu))?;
+                }
+                write!(f, ", {:?} of grace", time(grace))
+            }
+            Op::CpuSeconds { soft, hard } => write!(f, "RLIMIT_CPU {soft} s, at most {hard} s, for each process"),
             Op::Session {} => f.write_str("new session"),
             Op::Stdio { stdin, stdout, stderr, others } => {
                 write!(f, "standard streams from slots {stdin}, {stdout}, {stderr}")?;

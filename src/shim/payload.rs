@@ -1,6 +1,7 @@
 //! Starting the payload.
 
 use crate::CONTROL;
+use crate::limits;
 use crate::program::wire::codec::{Slot, Strings};
 use crate::program::wire::op::without;
 use crate::run::{self, Ops};
@@ -33,7 +34,7 @@ pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slo
     if !stay {
         return Ok(());
     }
-    let watched = watch::Watched::prepare(state.get(host)?, state.get(lock).unwrap_or(-1))?;
+    let watched = watch::Watched::prepare(state.get(host)?, state.get(lock).unwrap_or(-1), state.limits)?;
     let mut child = (ops, state);
     // SAFETY: the only reference to the static: the payload is started once, by the only thread.
     let stack = unsafe { &mut *(&raw mut STACK) };
@@ -86,6 +87,7 @@ pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<
         if used > POINTERS { Err(Errno::E2BIG) } else { Ok(start) }
     };
     let (argv, envp) = (list(argv)?, list(envp)?);
+    limits::remember_cpu_seconds();
     match call::sigmask(SIG_SETMASK, &0) {
         Err(Errno::EPERM | Errno::ENOSYS) => {} // by a filter that was installed with an empty mask
         answer => drop(answer?),

@@ -5,7 +5,9 @@ use crate::program::wire::op::{Op, without};
 use crate::receive::Received;
 use crate::state::{State, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
-use crate::{confine, descriptors, identity, init_layer, mounts, network, overlay, payload, pty, receive, root};
+use crate::{
+    confine, descriptors, identity, init_layer, limits, mounts, network, overlay, payload, pty, receive, root,
+};
 
 /// The ops still to run.
 pub struct Ops {
@@ -120,6 +122,11 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Pivot {} => root::pivot(state),
 
         Op::Payload { stay, host, lock } => payload::start(ops, state, stay != 0, host, lock),
+        Op::Limits { wall, cpu, grace } => {
+            state.limits = limits::Limits { wall, cpu, grace };
+            Ok(())
+        }
+        Op::CpuSeconds { soft, hard } => limits::cpu_seconds(soft, hard),
         Op::Session {} => call::setsid().map(drop),
         Op::Stdio { stdin, stdout, stderr, others } => descriptors::place(state, [stdin, stdout, stderr], others),
         Op::Pty { rows, columns, uid, gid, to } => pty::open(state, rows, columns, uid, gid, to),

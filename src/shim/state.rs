@@ -1,6 +1,7 @@
 //! What the shim knows while it runs a Program.
 
 use crate::CONTROL;
+use crate::limits::Limits;
 use crate::program::wire::codec::{SLOTS, Sink, Slot};
 use crate::program::wire::op::without;
 use crate::program::wire::report::{REPORT_MAX, Report};
@@ -69,6 +70,8 @@ pub struct State {
     pub own_len: usize,
     /// The root of the devpts that was mounted last.
     pub devpts: i32,
+    /// What the sandbox is allowed.
+    pub limits: Limits,
     /// What the kernel said of the last failure.
     pub message: Message,
 }
@@ -91,6 +94,7 @@ impl State {
             own: [0; 32],
             own_len: 0,
             devpts: -1,
+            limits: Limits::default(),
             message: Message::new(),
         }
     }

@@ -6,10 +6,11 @@
 //! namespace of its own, the shim is its child subreaper and kills them itself.
 
 use crate::CONTROL;
+use crate::limits::{self, Due, Limits, Watch};
+use crate::meter;
 use crate::program::wire::report::{Report, Request, Used, cause};
 use crate::state::report;
 use crate::sys::kernel::abi::*;
-use crate::sys::kernel::raw::syscall;
 use crate::sys::kernel::{Errno, Result, call};
 
 /// What the shim watches: low numbers, so that all others can be closed at once.
@@ -18,6 +19,8 @@ const SIGNALS: i32 = 5;
 const CHILDREN: i32 = 6;
 /// Not watched: a lock that lasts as long as this process.
 const LOCK: i32 = 7;
+/// Not watched: the proc in which the CPU time of all processes is looked up.
+pub const PROC: i32 = 8;
 
 /// Ready to watch.
 pub struct Watched {
@@ -25,12 +28,14 @@ pub struct Watched {
     signals: i32,
     children: i32,
     lock: i32,
+    proc: i32,
     init: bool,
+    limits: Limits,
 }
 
 impl Watched {
     /// Opens what will be watched, before there is a child to miss.
-    pub fn prepare(host: i32, lock: i32) -> Result<Watched> {
+    pub fn prepare(host: i32, lock: i32, limits: Limits) -> Result<Watched> {
         // All signals are blocked since before the clone; a blocked signal is delivered
         // to the signalfd even though PID 1 ignores what it does not handle.
         let signals = call::signalfd(&u64::MAX, SFD_CLOEXEC | SFD_NONBLOCK)?;
@@ -42,15 +47,16 @@ impl Watched {
             // Without CONFIG_PROC_CHILDREN the payload's session is what can be killed.
             children = call::openat(AT_FDCWD, c"/proc/thread-self/children", flags, 0).unwrap_or(-1);
         }
-        Ok(Watched { host, signals, children, lock, init })
+        let proc = if init && limits.cpu != 0 { meter::open_proc() } else { -1 };
+        Ok(Watched { host, signals, children, lock, proc, init, limits })
     }
 
     /// Lets go of everything else, reports the start, and watches until the payload, the host or the handle is gone.
     pub fn watch(self, payload: i32) -> ! {
-        let Watched { host, signals, children, lock, init } = self;
+        let Watched { host, signals, children, lock, proc, init, limits } = self;
         // Each copy lands above the fixed numbers first, lest it overwrite the next.
-        let fixed = [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK)];
-        let mut high = [-1; 4];
+        let fixed = [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK), (proc, PROC)];
+        let mut high = [-1; 5];
         for (to, (fd, _)) in high.iter_mut().zip(fixed) {
             *to = call::fcntl(fd, F_DUPFD_CLOEXEC, 16).unwrap_or(-1);
         }
@@ -59,15 +65,16 @@ impl Watched {
                 let _ = call::close(number); // absent: poll and read will say EBADF
             }
         }
-        let _ = call::close_range(LOCK as u32 + 1, u32::MAX, 0);
+        let _ = call::close_range(PROC as u32 + 1, u32::MAX, 0);
         let _ = call::close_range(0, 2, 0);
         // What is left to do here takes no privilege but to signal the payload, whatever its uid.
         let _ = call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
         if let Ok((_, permitted, _)) = call::capget() {
             let _ = call::capset(permitted & (1 << CAP_KILL), 0);
         }
+        let limits = Watch::start(limits, payload);
         report(Report::Started { pid: payload }, &[]);
-        let mut tree = Tree { payload, init, detached: false, cause: cause::NONE };
+        let mut tree = Tree { payload, init, detached: false, cause: cause::NONE, terminated: false, limits };
         loop {
             tree.turn();
         }
@@ -80,6 +87,9 @@ struct Tree {
     detached: bool,
     /// Why the payload is being ended, if it is.
     cause: u32,
+    /// Whether it has been told so by SIGTERM: then its end is ours, whichever it is.
+    terminated: bool,
+    limits: Watch,
 }
 
 impl Tree {
@@ -90,7 +100,7 @@ impl Tree {
             fds[1].fd = -1;
             fds[2].fd = -1;
         }
-        match call::poll(&mut fds, None) {
+        match call::poll(&mut fds, self.limits.idle()) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => self.kill(cause::HOST_DIED), // blind, it can hold nothing
         }
@@ -102,6 +112,23 @@ impl Tree {
         }
         if fds[2].revents != 0 && !self.detached {
             self.kill(cause::HOST_DIED);
+        }
+        let due = self.limits.due();
+        self.come(due);
+    }
+
+    /// What the limits have come to.
+    fn come(&mut self, due: Due) {
+        match due {
+            Due::Nothing => {}
+            Due::Kill(cause) => self.kill(cause),
+            Due::Terminate(cause) => {
+                self.reap();
+                self.cause = cause;
+                self.terminated = true;
+                let _ = call::kill(self.payload, SIGTERM);
+                let _ = call::kill(self.payload, SIGCONT); // else a stopped one would never hear it
+            }
         }
     }
 
@@ -117,12 +144,12 @@ impl Tree {
     }
 
     fn reap(&mut self) {
-        while let Ok((pid, status, _)) = call::wait4(-1, WNOHANG) {
+        while let Ok((pid, status, usage)) = call::wait4(-1, WNOHANG) {
             if pid == 0 {
                 return;
             }
             if pid == self.payload {
-                self.over(status);
+                self.over(status, &usage);
             }
         }
     }
@@ -135,6 +162,10 @@ impl Tree {
                 Some(Request::Signal(signal)) => drop(call::kill(self.payload, signal)),
                 Some(Request::Detach) => self.detached = true,
                 Some(Request::Kill(cause)) => self.kill(cause),
+                Some(Request::Terminate(grace)) => {
+                    let due = self.limits.terminate(cause::HANDLE, u64::from(grace) * 1000);
+                    self.come(due);
+                }
                 None => self.kill(cause::HANDLE),
             },
             Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -146,7 +177,9 @@ impl Tree {
     /// Kills the payload. One that has exited by now has done so by itself.
     fn kill_payload(&mut self, cause: u32) {
         self.reap();
-        self.cause = cause;
+        if !self.terminated {
+            self.cause = cause;
+        }
         let _ = call::kill(self.payload, SIGKILL); // reaped on the SIGCHLD that follows
     }
 
@@ -157,17 +190,17 @@ impl Tree {
             let _ = call::kill(-1, SIGKILL);
         }
         // one that the signal does not reach is killed by the kernel when this process ends
-        let status = self.next_dead(self.payload).unwrap_or(SIGKILL);
-        self.over(status)
+        let (status, usage) = self.next_dead(self.payload).unwrap_or((SIGKILL, Rusage::default()));
+        self.over(status, &usage)
     }
 
     /// The status of a child that dies within a second. Not waited for longer: a set-uid
     /// program need not be within reach of our signals, and the kernel may hold a process.
-    fn next_dead(&mut self, which: i32) -> Option<i32> {
+    fn next_dead(&mut self, which: i32) -> Option<(i32, Rusage)> {
         loop {
             match call::wait4(which, WNOHANG) {
                 Ok((0, ..)) => {}
-                Ok((_, status, _)) => return Some(status),
+                Ok((_, status, usage)) => return Some((status, usage)),
                 Err(_) => return None,
             }
             match call::poll(&mut [PollFd { fd: SIGNALS, events: POLLIN, revents: 0 }], Some([1, 0])) {
@@ -178,11 +211,15 @@ impl Tree {
     }
 
     /// Reports the payload's end, which is the sandbox's.
-    fn over(&mut self, status: i32) -> ! {
+    fn over(&mut self, status: i32, usage: &Rusage) -> ! {
         // wait(2): the low seven bits are the signal, the next byte the code
         let signal = status & 0x7f;
         // what exited before the signal arrived has not been ended by it
-        let cause = if signal == SIGKILL { self.cause } else { cause::NONE };
+        let cause = match self.cause {
+            cause::NONE if limits::was_cpu_seconds(signal, usage) => cause::CPU_TIME,
+            cause if signal == SIGKILL || self.terminated => cause,
+            _ => cause::NONE,
+        };
         report(Report::Exited { status, cause }, &[]);
         self.end(if signal == 0 { status >> 8 & 0xff } else { 128 + signal });
     }
@@ -213,8 +250,7 @@ impl Tree {
         let _ = call::kill(-self.payload, SIGKILL); // its session's first process group
         let _ = call::kill(self.payload, SIGKILL);
         loop {
-            // SAFETY: lseek takes no pointer.
-            let _ = unsafe { syscall!(lseek, CHILDREN, 0, 0) };
+            let _ = call::rewind(CHILDREN);
             let read = call::read(CHILDREN, &mut list).unwrap_or(0);
             for word in list[..read].split(|b| *b == b' ').filter(|w| !w.is_empty()) {
                 let pid = word.iter().fold(0i32, |n, d| n.wrapping_mul(10).wrapping_add((*d as i32) - 48));

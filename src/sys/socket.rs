@@ -61,6 +61,14 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     }
 }
 
+/// As [`send`], but does not wait for room.
+///
+/// # Errors
+/// `EAGAIN` (the other side does not read), and those of [`send`].
+pub(crate) fn try_send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    call::send(socket.as_raw_fd(), bytes, &[], MSG_DONTWAIT).map(drop)
+}
+
 /// Receives one packet, waiting for it unless `wait` is false (then `EAGAIN`).
 /// Gives its length and the descriptors in it; length 0 means that the other end is closed.
 ///
@@ -136,6 +144,17 @@ pub fn receive_some(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> Re
 /// `ENOMEM`.
 pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool> {
     Ok(wait_any(&[fd], timeout)?[0])
+}
+
+/// The bytes that can be read from a pipe or socket now (ioctl(2) `FIONREAD`).
+///
+/// # Errors
+/// `ENOTTY` (not such a descriptor).
+pub fn readable_bytes(fd: BorrowedFd<'_>) -> Result<usize> {
+    let mut count = 0i32;
+    // SAFETY: the kernel writes one int.
+    unsafe { syscall!(ioctl, fd.as_raw_fd(), FIONREAD, &raw mut count) }?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Waits until at least one of the descriptors is readable or closed, and says which.

@@ -151,32 +151,12 @@ fn signals_to_the_shim_are_forwarded() -> Fallible<()> {
     Ok(())
 }
 
-/// Whether a process with this marker among its arguments lives anywhere on the host.
-fn alive(marker: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .filter(|cmdline| String::from_utf8_lossy(cmdline).split('\0').any(|arg| arg == marker))
-        .count()
-}
-
 fn tree(marker: &str) -> String {
     // a child, a grandchild of its own session, and a double-forked orphan
     format!(
         "sleep {marker} & (setsid sh -c 'sleep {marker} & sleep {marker}' &) ; (setsid setsid sleep {marker} &); \
          sleep 0.2; echo ready; sleep {marker}"
     )
-}
-
-fn gone_within(marker: &str, bound: Duration) -> bool {
-    let start = Instant::now();
-    while alive(marker) > 0 {
-        if start.elapsed() > bound {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    true
 }
 
 fn kill_ends_the_whole_tree() -> Fallible<()> {

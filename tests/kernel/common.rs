@@ -3,6 +3,7 @@
 use belljar::{Command, ErrorKind, Mount, Output, RootFs, Sandbox, SandboxBuilder, testing};
 use std::error::Error;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -75,4 +76,37 @@ pub fn assert_kind(error: &belljar::Error, kind: ErrorKind) {
     assert_eq!(error.kind(), kind, "{error}");
     let hinted = error.hint().is_some() || error.defects().iter().all(|d| !d.hint().is_empty());
     assert!(hinted, "no remedy: {error}");
+}
+
+/// Whether a process with this marker among its arguments lives anywhere on the host.
+pub fn alive(marker: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .filter(|cmdline| String::from_utf8_lossy(cmdline).split('\0').any(|arg| arg == marker))
+        .count()
+}
+
+/// Whether all of them have ended within this time.
+pub fn gone_within(marker: &str, bound: Duration) -> bool {
+    let start = Instant::now();
+    while alive(marker) > 0 {
+        if start.elapsed() > bound {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// The processes whose parent is this one.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().flat_map(str::parse).collect()
+}
+
+/// The state of a process, as proc(5) has it; `None` when it is gone.
+pub fn state_of(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }

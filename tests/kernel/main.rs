@@ -14,8 +14,10 @@ mod harness;
 mod hosts;
 mod identity;
 mod leaks;
+mod limits;
 mod mounts;
 mod namespace;
+mod output;
 mod process;
 mod pty;
 mod rootfs;
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         verdict::tests,
         fds::tests,
         pty::tests,
+        limits::tests,
+        output::tests,
         errors::tests,
         hosts::tests,
     ])

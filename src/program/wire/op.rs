@@ -196,6 +196,11 @@ ops! { 'a;
     /// From here on in the payload's own process (`stay`: the shim stays as PID 1), watched by `host`;
     /// `lock` stays open.
     Payload = 60 { stay: u32, host: Slot, lock: Slot }
+    /// What the shim allows the sandbox, in microseconds (0: no limit): wall-clock time, CPU time
+    /// of all processes, and the time between SIGTERM and SIGKILL.
+    Limits = 70 { wall: u64, cpu: u64, grace: u64 }
+    /// RLIMIT_CPU in seconds, never raised.
+    CpuSeconds = 71 { soft: u64, hard: u64 }
     /// setsid.
     Session = 61 {}
     /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed.

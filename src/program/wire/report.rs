@@ -160,6 +160,8 @@ pub enum Request {
     Signal(i32),
     /// Kill the payload and all its descendants for this reason (`cause::…`), then exit.
     Kill(u32),
+    /// SIGTERM to the payload, and after so many milliseconds as `Kill`.
+    Terminate(u32),
     /// Kill the payload alone; its end is the sandbox's.
     KillInit,
     /// The handle is given up: outlive it and the host.
@@ -174,6 +176,7 @@ impl Request {
             Request::Kill(cause) => (2, cause),
             Request::Detach => (3, 0),
             Request::KillInit => (4, 0),
+            Request::Terminate(grace) => (5, grace),
         };
         let mut out = [0; 8];
         out[..4].copy_from_slice(&kind.to_le_bytes());
@@ -189,6 +192,7 @@ impl Request {
             (2, cause) => Some(Request::Kill(cause)),
             (3, _) => Some(Request::Detach),
             (4, _) => Some(Request::KillInit),
+            (5, grace) => Some(Request::Terminate(grace)),
             _ => None,
         }
     }

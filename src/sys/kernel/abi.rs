@@ -258,6 +258,7 @@ pub struct SockFprog {
 }
 
 // <linux/fs.h>, <linux/sockios.h>, <linux/if.h>
+pub const FIONREAD: usize = 0x541b;
 pub const SIOCGIFFLAGS: usize = 0x8913;
 pub const SIOCSIFFLAGS: usize = 0x8914;
 pub const SIOCGSKNS: usize = 0x894c;
@@ -306,6 +307,13 @@ pub const WNOHANG: u32 = 1;
 pub const WEXITED: u32 = 4;
 pub const P_PIDFD: u32 = 3;
 pub const RUSAGE_CHILDREN: i32 = -1;
+pub const SIGTERM: i32 = 15;
+pub const SIGXCPU: i32 = 24;
+
+// <linux/time.h>, <linux/resource.h>
+pub const CLOCK_MONOTONIC: i32 = 1;
+pub const RLIMIT_CPU: u32 = 0;
+pub const RLIM_INFINITY: u64 = u64::MAX;
 
 /// `struct pollfd`, poll(2).
 #[repr(C)]

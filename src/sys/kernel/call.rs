@@ -95,6 +95,8 @@ calls! {
     setgroups(groups: &[u32]) = setgroups, groups.len(), groups.as_ptr();
     /// setsid(2).
     setsid() = setsid;
+    /// lseek(2) to the beginning.
+    rewind(fd: i32) = lseek, fd as isize, 0, 0;
     /// umask(2).
     umask(mask: u32) = umask, mask;
     /// getpid(2).
@@ -296,6 +298,39 @@ pub fn getrusage(who: i32) -> Result<Rusage> {
 pub fn window_size(fd: i32, request: usize, size: &mut WinSize) -> Result<()> {
     // SAFETY: both requests read or write one `struct winsize`, which `WinSize` mirrors.
     unsafe { syscall!(ioctl, fd as isize, request, core::ptr::from_mut(size)) }.map(drop)
+}
+
+/// clock_gettime(2), in microseconds.
+pub fn clock(id: i32) -> Result<u64> {
+    let mut time = [0i64; 2];
+    // SAFETY: the kernel writes one `struct timespec`, two words on 64-bit machines.
+    unsafe { syscall!(clock_gettime, id as isize, time.as_mut_ptr()) }?;
+    Ok(time[0] as u64 * 1_000_000 + time[1] as u64 / 1000)
+}
+
+/// The clock of all CPU time that the process `pid` has used, for [`clock`]
+/// (`MAKE_PROCESS_CPUCLOCK` of the C libraries, clock_getcpuclockid(3)).
+pub fn cpu_clock(pid: i32) -> i32 {
+    const CPUCLOCK_SCHED: i32 = 2;
+    (!pid << 3) | CPUCLOCK_SCHED
+}
+
+/// The number of CPUs that the caller may run on (sched_getaffinity(2)); at least 1.
+pub fn cpu_count() -> u32 {
+    let mut mask = [0u64; 128];
+    // SAFETY: the kernel writes at most the size of the array.
+    let written = unsafe { syscall!(sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) };
+    let words = written.unwrap_or(0) / 8;
+    mask[..words.min(128)].iter().map(|word| word.count_ones()).sum::<u32>().max(1)
+}
+
+/// prlimit(2) of the caller: reads a limit (soft, hard), and sets it if `new` is given.
+pub fn rlimit(resource: u32, new: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let mut old = [0u64; 2];
+    let new = new.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: the kernel reads and writes one `struct rlimit64` of two words each.
+    unsafe { syscall!(prlimit64, 0, resource, new, old.as_mut_ptr()) }?;
+    Ok(old)
 }
 
 /// exit_group(2).

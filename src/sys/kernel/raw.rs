@@ -57,7 +57,7 @@ numbers! {
     futex = 202/98, getcpu = 309/168, sched_getaffinity = 204/123, sched_setaffinity = 203/122,
     chroot = 161/51, mount = 165/40, umount2 = 166/39, sethostname = 170/161, setdomainname = 171/162,
     setxattr = 188/5, fsetxattr = 190/7, getdents64 = 217/61, exit_group = 231/94, waitid = 247/95,
-    openat = 257/56, mkdirat = 258/34, mknodat = 259/33, fchownat = 260/54, newfstatat = 262/79,
+    clock_gettime = 228/113, openat = 257/56, mkdirat = 258/34, mknodat = 259/33, fchownat = 260/54, newfstatat = 262/79,
     unlinkat = 263/35, symlinkat = 266/36, readlinkat = 267/78, fchmodat = 268/53, ppoll = 271/73,
     unshare = 272/97, signalfd4 = 289/74, dup3 = 292/24, prlimit64 = 302/261, setns = 308/268,
     seccomp = 317/277, memfd_create = 319/279, execveat = 322/281, statx = 332/291, pidfd_send_signal = 424/424,
