@@ -22,6 +22,7 @@
 //! touch its host's working directory, umask, environment, namespaces or dumpable flag.
 //! Linux 5.10 or later, x86_64 and aarch64.
 
+mod cgroup;
 mod child;
 mod error;
 mod handle;
@@ -43,6 +44,10 @@ pub mod sys;
 pub mod testing;
 mod units;
 
+pub use cgroup::{
+    CgroupLimits, CgroupParent, ClassId, CpuIdle, DeviceAccess, DeviceKind, DeviceNumbers, Devices, IoMax, OomKill,
+    RdmaMax, Swept, sweep,
+};
 pub use child::{Child, Exit, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
@@ -59,7 +64,7 @@ pub use security::{
     UnknownCapability,
 };
 pub use socket::{Received, Socket, SocketKind, socketpair};
-pub use units::Bytes;
+pub use units::{Bytes, Cpus, Limit, Weight};
 
 /// The README's example, compiled.
 #[cfg(doctest)]

@@ -1,5 +1,6 @@
 //! `Sandbox`: a checked specification, to spawn from any number of times.
 
+use crate::cgroup::CgroupLimits;
 use crate::child::{Child, Exit, Output};
 use crate::error::{Error, Result};
 use crate::launch::{launch, prepare};
@@ -61,6 +62,13 @@ impl SandboxBuilder {
         self
     }
 
+    /// What it may use of memory, CPU time, processes and devices; 128 processes and threads
+    /// where the host lets a group be made, unless set.
+    pub fn limits(mut self, limits: CgroupLimits) -> Self {
+        self.spec.limits = limits;
+        self
+    }
+
     /// Who is PID 1; [`Init::Shim`] unless set.
     pub fn init(mut self, init: Init) -> Self {
         self.spec.init = init;
@@ -91,6 +99,7 @@ impl Sandbox {
                 mounts: None,
                 extra: Mounts::none(),
                 security: Security::new(),
+                limits: CgroupLimits::implied(),
                 init: Init::Shim,
             },
         }
@@ -139,7 +148,8 @@ impl Sandbox {
             match launch(&program, without) {
                 Ok(running) => {
                     let output_max = command.limits().output_max();
-                    return Ok(Child::new(running, streams, kept, self.template.init, output_max));
+                    let Template { init, groups, .. } = &self.template;
+                    return Ok(Child::new(running, streams, kept, *init, output_max, groups));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it, and not again in this process

@@ -1,5 +1,6 @@
 //! The handle of a running sandbox.
 
+mod cgroup;
 mod exit;
 mod lines;
 mod namespaces;
@@ -12,6 +13,7 @@ pub use output::Output;
 pub(crate) use verdict::Evidence;
 pub use verdict::Verdict;
 
+use crate::cgroup::{Group, Places};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Running;
 use crate::process::{Init, Streams};
@@ -74,11 +76,21 @@ pub struct Child {
     detached: bool,
     notes: Vec<String>,
     _kept: Kept,
+    /// Removed last, when nothing is in it.
+    group: Group,
 }
 
 impl Child {
-    pub(crate) fn new(running: Running, streams: Streams, kept: Kept, init: Init, output_max: u64) -> Child {
-        let Running { pid, pidfd, control, given, notes } = running;
+    pub(crate) fn new(
+        running: Running,
+        streams: Streams,
+        kept: Kept,
+        init: Init,
+        output_max: u64,
+        places: &Places,
+    ) -> Child {
+        let Running { pid, pidfd, control, given, groups, mut notes } = running;
+        notes.extend(places.notes.iter().cloned());
         Child {
             stdin: streams.stdin,
             stdout: streams.stdout,
@@ -98,6 +110,7 @@ impl Child {
             detached: false,
             notes,
             _kept: kept,
+            group: Group::new(places, groups),
         }
     }
 
@@ -108,7 +121,8 @@ impl Child {
     }
 
     /// What the specification asked for at best and this host could not give, in words.
-    /// Never a protection: those fail.
+    /// Never a protection that was asked for: those fail. The limit of 128 processes that is
+    /// there by default is told of here, where the host lets no control group be made.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -191,7 +205,7 @@ impl Child {
 
     /// What the sandbox's own cgroup and its filter say.
     fn evidence(&self) -> Evidence {
-        Evidence { oom_kills: None, seccomp_kills: self.seccomp_kills }
+        Evidence { oom_kills: self.group.oom_kills(), seccomp_kills: self.seccomp_kills }
     }
 
     /// Takes what the shim has reported.
@@ -297,7 +311,8 @@ impl Child {
     }
 
     /// Gives up the handle: the sandbox runs on, also after the host process. Its exit is
-    /// reaped by whoever is then its parent. Gives the pidfd.
+    /// reaped by whoever is then its parent. Its control groups stay until
+    /// [`sweep`](crate::sweep) finds them empty. Gives the pidfd.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when the sandbox has ended.
@@ -308,6 +323,7 @@ impl Child {
             })?;
         }
         self.detached = true;
+        self.group.keep();
         self.duplicate_pidfd()
     }
 
@@ -329,13 +345,16 @@ const DROP_BOUND: Duration = Duration::from_secs(10);
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.detached || self.exit.is_some() {
+        if self.detached {
             return;
         }
-        let killed = self.kill(KillScope::Tree).is_ok();
-        if killed && self.pidfd.wait_exited(Some(DROP_BOUND)).is_ok_and(|ended| ended) {
-            // ECHILD: a reaper of the host was faster, which is as good
-            let _ = self.pidfd.try_wait();
+        if self.exit.is_none() {
+            let killed = self.kill(KillScope::Tree).is_ok();
+            if killed && self.pidfd.wait_exited(Some(DROP_BOUND)).is_ok_and(|ended| ended) {
+                // ECHILD: a reaper of the host was faster, which is as good
+                let _ = self.pidfd.try_wait();
+            }
         }
+        self.kill_group();
     }
 }

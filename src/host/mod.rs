@@ -1,5 +1,6 @@
 //! What this host and this caller can do, found by asking the kernel.
 
+pub(crate) mod cgroups;
 pub(crate) mod doctor;
 mod mountinfo;
 mod subid;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! parent                                    shim (in its new namespaces)
+//!   make the control groups
 //!   send the Program and descriptors ──┐
 //!   clone3 + execveat ─────────────────┴───▶  receive; op, op: what needs no ids
 //!   write uid_map, setgroups, gid_map         │
@@ -12,6 +13,7 @@
 //! Whatever fails, what was made is undone: the process is killed and reaped, and
 //! with it go its namespaces and mounts.
 
+mod groups;
 mod handshake;
 mod id_map;
 mod image;
@@ -26,6 +28,7 @@ use crate::sys::kernel::abi::SIGKILL;
 use crate::sys::namespace::NamespaceFlags;
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
+use groups::Groups;
 use low::Low;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -38,6 +41,8 @@ pub(crate) struct Running {
     pub control: OwnedFd,
     /// What the shim has made for the library.
     pub given: Given,
+    /// Its control groups.
+    pub groups: Vec<crate::cgroup::Directory>,
     /// What was asked for at best and could not be had.
     pub notes: Vec<String>,
 }
@@ -81,7 +86,15 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     low::reserve(image);
     let (control, theirs) = socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
     let mut theirs = Some(theirs);
-    let mut launch = Launch { program, image, child: None, joins: Vec::new(), trees: Vec::new(), notes: Vec::new() };
+    let mut launch = Launch {
+        program,
+        image,
+        child: None,
+        joins: Vec::new(),
+        trees: Vec::new(),
+        notes: Vec::new(),
+        groups: Groups::default(),
+    };
     // A Program that does not fit the socket waits until somebody reads it.
     let early = handshake::fits(program);
     if early {
@@ -89,11 +102,24 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     }
     for (index, op) in (0..).zip(program.ops()) {
         let done = match op {
-            Op::JoinFirst { .. } | Op::Clone { .. } | Op::MapIds { .. } | Op::Tree { .. }
+            Op::GroupEnable { .. }
+            | Op::Group { .. }
+            | Op::GroupSet { .. }
+            | Op::GroupDevices { .. }
+            | Op::GroupJoin { .. }
+            | Op::JoinFirst { .. }
+            | Op::Clone { .. }
+            | Op::MapIds { .. }
+            | Op::Tree { .. }
                 if program.fails_at(index) =>
             {
                 Err(Errno::EIO.into())
             }
+            Op::GroupEnable { group, controllers, leaf } => launch.groups.enable(group, controllers, leaf),
+            Op::Group { path, required } => launch.groups.make(path, required != 0),
+            Op::GroupSet { file, value, presence } => launch.groups.set(file, value, presence),
+            Op::GroupDevices { path, program } => launch.groups.restrict_devices(path, program),
+            Op::GroupJoin { path, v2 } => launch.groups.join(path, v2 != 0),
             Op::JoinFirst { kind, fd, .. } => launch.join_first(kind, fd),
             Op::Clone { flags, capabilities } => launch.clone(flags, capabilities, theirs.take()),
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
@@ -113,14 +139,17 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
                 .unwrap_or_else(|| failure(program, index, errno, &said)));
         }
     }
-    let Launch { trees, notes, child, .. } = launch;
+    // the groups first, to be removed last, when the child has been killed and reaped
+    let Launch { groups, trees, mut notes, child, .. } = launch;
+    notes.extend(groups.notes);
+    let groups = groups.made;
     let child = child.ok_or_else(|| Error::call("run a Program that starts nothing", Errno::EINVAL))?;
     if !early {
         handshake::send_program(control.as_fd(), program)?;
     }
     handshake::go(control.as_fd(), program, trees)?;
     let (pid, pidfd, given) = handshake::wait_started(control.as_fd(), program, child)?;
-    Ok(Running { pid, pidfd, control, given, notes })
+    Ok(Running { pid, pidfd, control, given, groups, notes })
 }
 
 struct Launch<'a> {
@@ -130,6 +159,8 @@ struct Launch<'a> {
     joins: Vec<(BorrowedFd<'a>, NamespaceFlags)>,
     trees: Vec<(Slot, OwnedFd)>,
     notes: Vec<String>,
+    /// Behind the child: a group is removed when nothing is in it.
+    groups: Groups,
 }
 
 impl Launch<'_> {
@@ -150,8 +181,12 @@ impl Launch<'_> {
         let cloned = CloneExec::new(self.image, channel.as_fd())
             .joins(&self.joins)
             .namespaces(namespaces)
-            .capabilities(capabilities)
-            .spawn()?;
+            .capabilities(capabilities);
+        let cloned = match self.groups.v2() {
+            Some(group) => cloned.cgroup(group),
+            None => cloned,
+        };
+        let cloned = cloned.tasks(&self.groups.tasks()).spawn()?;
         self.child = Some(Unfinished(Some(cloned)));
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! Checking a whole specification.
 
+use crate::cgroup::{CgroupLimits, Places};
 use crate::error::{Defect, Error, Result};
 use crate::host::Host;
+use crate::host::cgroups::{Hierarchy, visible};
 use crate::mount::{Context, Mounts};
-use crate::namespace::{Namespaces, Resolved, User, Uts};
+use crate::namespace::{Namespaces, Pid, Resolved, User, Uts};
 use crate::process::Init;
+use crate::program::op::without;
 use crate::rootfs::{RootFs, Source};
 use crate::security::{Confinement, Security};
 
@@ -18,7 +21,14 @@ pub(crate) struct Spec {
     /// Mounts behind the plan.
     pub extra: Mounts,
     pub security: Security,
+    pub limits: CgroupLimits,
     pub init: Init,
+}
+
+/// The hierarchies of control groups that are to be used.
+fn hierarchies() -> Vec<Hierarchy> {
+    let without_v2 = crate::testing::disabled() & without::CGROUP_V2 != 0;
+    visible().into_iter().filter(|hierarchy| !(hierarchy.v2 && without_v2)).collect()
 }
 
 /// A specification that has been found consistent for this host: what a `Sandbox` holds.
@@ -33,13 +43,15 @@ pub(crate) struct Template {
     pub security: Security,
     /// The security, compiled.
     pub confinement: Confinement,
+    /// Where its control groups are made.
+    pub groups: Places,
     pub init: Init,
 }
 
 impl Template {
     /// Checks everything and reports all defects together.
     pub fn new(spec: Spec) -> Result<Template> {
-        let Spec { namespaces, mut root, mounts, extra, security, init } = spec;
+        let Spec { namespaces, mut root, mounts, extra, security, limits, init } = spec;
         let host = Host::probe();
         let mut defects = Vec::new();
         let ids = match &namespaces.user {
@@ -60,10 +72,18 @@ impl Template {
         }
         root.check(&mut defects);
         let confinement = security.compile(&mut defects);
-        let template = Template { host, namespaces, ids, root, mounts, security, confinement, init };
+        limits.check(&mut defects);
+        let groups = Places::default();
+        let mut template = Template { host, namespaces, ids, root, mounts, security, confinement, groups, init };
         template.mounts.check(template.context(0), &mut defects);
         template.check_names(&mut defects);
-        if defects.is_empty() { Ok(template) } else { Err(Error::spec(defects)) }
+        if !defects.is_empty() {
+            return Err(Error::spec(defects));
+        }
+        // without a pid namespace that ends with its init, the group is what ends the tree
+        let tree = !matches!(template.namespaces.pid, Pid::New);
+        template.groups = Places::new(&limits, &hierarchies(), tree)?;
+        Ok(template)
     }
 
     fn check_names(&self, defects: &mut Vec<Defect>) {
@@ -81,7 +101,7 @@ impl Template {
 
     /// Whether the parent may clone and id-map trees for the sandbox.
     fn by_parent(&self, without: u32) -> bool {
-        self.host.may_mount && self.ids.is_some() && without & crate::program::op::without::MOUNT_API == 0
+        self.host.may_mount && self.ids.is_some() && without & without::MOUNT_API == 0
     }
 
     pub fn context(&self, without: u32) -> Context {
@@ -97,7 +117,7 @@ impl Template {
         let initial = self.host.uids.as_slice() == [(0, u32::MAX)];
         Source {
             by_parent,
-            idmap: by_parent && without & crate::program::op::without::IDMAPPED == 0,
+            idmap: by_parent && without & without::IDMAPPED == 0,
             userxattr: !(matches!(self.namespaces.user, User::Inherit) && initial && self.host.may_mount),
             owner: self.ids.as_ref().and_then(|ids| Some((outside(&ids.uids)?, outside(&ids.gids)?))),
         }

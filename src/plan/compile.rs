@@ -24,7 +24,7 @@ pub(crate) fn compile(
     without: u32,
     fault: Option<u32>,
 ) -> Result<Compiled> {
-    let Template { host, namespaces, ids, root, mounts, security, confinement, init } = template;
+    let Template { host, namespaces, ids, root, mounts, security, confinement, groups, init } = template;
     let payload_ids = payload_ids(template);
     let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
         move |id: u32| ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
@@ -38,6 +38,7 @@ pub(crate) fn compile(
         Base::Join(namespace) => MountNamespace::Join(namespace),
         _ => MountNamespace::New,
     };
+    groups.lower(&mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();
     namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, keep, &mut builder)?;

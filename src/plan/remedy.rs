@@ -35,6 +35,24 @@ fn say(kind: ErrorKind, hint: impl Into<String>) -> Remedy {
 fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy {
     use ErrorKind::*;
     match (op, errno) {
+        (
+            Op::GroupEnable { .. }
+            | Op::Group { .. }
+            | Op::GroupSet { .. }
+            | Op::GroupDevices { .. }
+            | Op::GroupJoin { .. },
+            errno,
+        ) => crate::cgroup::remedy(op, errno),
+        // the errno is the same for a namespace and for a group that may not be entered
+        (Op::Clone { flags, .. }, Errno::EACCES) if program.ops().any(|op| matches!(op, Op::GroupJoin { .. })) => {
+            clone(*flags, errno).map(|(kind, hint)| {
+                (kind, format!("a group that shares a delegated parent with the caller's own (cgroups(7)), or CgroupLimits::none(); {hint}"))
+            })
+        }
+        (Op::Payload { .. } | Op::Relaunch {}, Errno::EAGAIN) => say(
+            LimitReached,
+            "a higher pids_max: the shim and the payload are two; or a higher pids.max of the host's group, or RLIMIT_NPROC",
+        ),
         (Op::Clone { flags, .. }, errno) => clone(*flags, errno),
         (Op::MapIds { helper: 1, .. }, Errno::ENOENT) => {
             say(NotSupported, "the package uidmap (newuidmap, newgidmap), or IdMap::caller(), which needs no helper")

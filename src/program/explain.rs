@@ -1,7 +1,7 @@
 //! Ops as text: what `explain` prints and errors quote.
 
 use super::wire::codec::{Slot, Strings};
-use super::wire::op::{Op, missing, upper};
+use super::wire::op::{self, Op, missing, upper};
 use crate::id::show;
 use crate::sys::kernel::abi::*;
 use crate::sys::namespace::NamespaceFlags;
@@ -15,6 +15,11 @@ impl Op<'_> {
             Op::Clone { .. } => "clone",
             Op::MapIds { .. } => "map-ids",
             Op::Tree { .. } => "tree",
+            Op::GroupEnable { .. } => "group-enable",
+            Op::Group { .. } => "group",
+            Op::GroupSet { .. } => "group-set",
+            Op::GroupDevices { .. } => "group-devices",
+            Op::GroupJoin { .. } => "group-join",
             Op::JoinFirst { .. } => "join-first",
             Op::Join { .. } => "join",
             Op::Unshare { .. } => "unshare",
@@ -89,6 +94,28 @@ impl Display for Op<'_> {
                     text(gid)
                 )?;
                 f.write_str(on(deny_setgroups, "; setgroups denied"))
+            }
+            Op::GroupEnable { group, controllers, leaf } => {
+                write!(f, "let the group {} hand down {}", show(group), controllers.escape_ascii())?;
+                f.write_str(on((!leaf.is_empty()).into(), ", the caller itself in a leaf of it"))
+            }
+            Op::Group { path, required } => {
+                write!(f, "make the group {}{}", show(path), on((required == 0).into(), ", if possible"))
+            }
+            Op::GroupSet { file, value, presence } => {
+                let file = show(file);
+                let condition = match presence {
+                    op::presence::IF_PRESENT => ", if it is there",
+                    op::presence::INSTEAD => ", if the one before is not there",
+                    _ => "",
+                };
+                write!(f, "write {:?} to {file}{condition}", value.escape_ascii().to_string())
+            }
+            Op::GroupDevices { path, program } => {
+                write!(f, "restrict devices in {} ({} instructions)", show(path), program.len() / 8)
+            }
+            Op::GroupJoin { path, v2 } => {
+                write!(f, "be born in {}{}", show(path), on(v2, " (CLONE_INTO_CGROUP)"))
             }
             Op::Tree { path, recursive, idmap, to, .. } => {
                 let (recursive, idmap) =

@@ -65,6 +65,11 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
     match op {
         // the parent has done these
         Op::Clone { .. } | Op::JoinFirst { .. } | Op::MapIds { .. } | Op::Tree { .. } => Ok(()),
+        Op::GroupEnable { .. }
+        | Op::Group { .. }
+        | Op::GroupSet { .. }
+        | Op::GroupDevices { .. }
+        | Op::GroupJoin { .. } => Ok(()),
 
         Op::Join { kind, fd, name: _ } => identity::join(state, kind, fd),
         Op::Unshare { kind } => call::unshare(kind).map(drop),

@@ -42,6 +42,7 @@ pub struct CloneExec<'a> {
     joins: Vec<(i32, u64)>,
     capabilities: u64,
     cgroup: Option<BorrowedFd<'a>>,
+    tasks: Vec<i32>,
 }
 
 /// A started process.
@@ -64,6 +65,7 @@ impl<'a> CloneExec<'a> {
             joins: Vec::new(),
             capabilities: u64::MAX,
             cgroup: None,
+            tasks: Vec::new(),
         }
     }
 
@@ -94,13 +96,21 @@ impl<'a> CloneExec<'a> {
         self
     }
 
+    /// The `tasks` files, open for writing, of groups of v1 hierarchies to start in: the child
+    /// writes itself into each before it does anything else. (A `0` written by the one thread
+    /// that moves is the way that does not wait for an RCU grace period, some 10 ms.)
+    pub fn tasks(mut self, files: &[BorrowedFd<'a>]) -> Self {
+        self.tasks = files.iter().map(AsRawFd::as_raw_fd).collect();
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// Those of clone3(2) and execveat(2): `EPERM` (no right to make a namespace),
     /// `ENOSPC` (a limit of `/proc/sys/user`, or 33 nested user namespaces),
     /// `EACCES` (the program's file system is `noexec`, or `vm.memfd_noexec` forbids it),
-    /// `EAGAIN` (RLIMIT_NPROC, pids.max), `EINVAL` (`TIME`; a flag that is no namespace).
+    /// `EAGAIN` (RLIMIT_NPROC, pids.max), `EBUSY`, `EACCES` or `ENOSPC` (a cgroup that cannot be entered), `EINVAL` (`TIME`; a flag that is no namespace).
     pub fn spawn(&self) -> Result<Cloned> {
         let joins = !self.joins.is_empty();
         let kinds = NamespaceFlags::all().bits();
@@ -116,6 +126,7 @@ impl<'a> CloneExec<'a> {
         let mut child = Child {
             program: self.program.as_raw_fd(),
             channel: self.channel.as_raw_fd(),
+            tasks: &self.tasks,
             joins: &self.joins,
             unshare,
             raise: if user { self.capabilities } else { 0 },
@@ -159,6 +170,7 @@ impl<'a> CloneExec<'a> {
 struct Child<'a> {
     program: i32,
     channel: i32,
+    tasks: &'a [i32],
     joins: &'a [(i32, u64)],
     unshare: u64,
     raise: u64,
@@ -180,6 +192,9 @@ unsafe extern "C" fn exec(argument: *mut u8) -> ! {
 const CHANNEL: i32 = 3;
 
 fn try_exec(child: &Child<'_>) -> Result<()> {
+    for file in child.tasks {
+        call::write(*file, b"0")?;
+    }
     for (fd, kind) in child.joins {
         call::setns(*fd, *kind)?;
     }

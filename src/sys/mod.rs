@@ -2,7 +2,7 @@
 //! its own.
 //!
 //! Each module wraps one family of calls, without policy: [`clone`] starts a
-//! program in new namespaces, [`namespace`] joins and makes them, [`mount`] is the
+//! program in new namespaces and cgroups, [`bpf`] restricts the devices of a cgroup, [`namespace`] joins and makes them, [`mount`] is the
 //! mount API of Linux 5.2 and mount(2), [`path`] opens beneath a root, [`pidfd`]
 //! names processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`socket`] passes
 //! descriptors. Functions take borrowed descriptors and give owned ones; errors are
@@ -12,6 +12,7 @@
 //! between clone and exec. Such code would share the memory, the locks and the
 //! threads of its process with what it was cloned from.
 
+pub mod bpf;
 pub mod clone;
 mod errno;
 pub(crate) mod kernel;

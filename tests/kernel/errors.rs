@@ -198,6 +198,7 @@ fn explain_is_golden() -> Fallible<()> {
     let root = RootFs::empty().file("/etc/motd", "hello").hide("/x");
     let sandbox = Sandbox::builder(root)
         .namespaces(namespaces)
+        .limits(belljar::CgroupLimits::none())
         .mounts(
             Mounts::none()
                 .mount(Mount::proc("/proc"))

@@ -44,6 +44,8 @@ pub enum Need {
     NewUidmap,
     /// Pure cgroup v2, and this process may make a group below its own.
     CgroupV2,
+    /// Control groups of this process's own, of v1 or v2, with limits of memory, CPU and processes.
+    Groups,
     /// Inside the virtual machine of `.ci/vmtest`.
     Vm,
     /// This release of the kernel or a newer one.
@@ -53,7 +55,7 @@ pub enum Need {
 }
 
 /// The needs that `all` stands for.
-const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Program";
+const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
 const OWN: &str = "Root OrdinaryUser Vm Kernel";
 
@@ -87,6 +89,7 @@ impl Need {
                  group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/belljar-probe-$$
                  mkdir $group && rmdir $group",
             ),
+            Self::Groups => crate::cgroup::attempt(),
             Self::Vm => check(env::var("VMTEST").is_ok_and(|v| v == "1"), "not in it"),
             Self::Kernel(major, minor) => {
                 let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

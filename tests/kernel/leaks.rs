@@ -68,6 +68,7 @@ impl Snapshot {
         snapshot.add_attributes();
         snapshot.add_processes();
         snapshot.add_files();
+        snapshot.add_groups();
         snapshot
     }
 
@@ -173,6 +174,12 @@ impl Snapshot {
         }
     }
 
+    fn add_groups(&mut self) {
+        for group in groups() {
+            self.alive(format!("control group {}", group.display()), "");
+        }
+    }
+
     fn add_files(&mut self) {
         let alone = env::var_os("BELLJAR_TEST_ALONE").is_some();
         let places = ["/tmp", "/dev/shm", "/var/tmp"].map(PathBuf::from);
@@ -187,6 +194,21 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Those below this process's own in each hierarchy, and beside it, if it sits in a leaf.
+fn groups() -> Vec<PathBuf> {
+    let own = read("/proc/self/cgroup");
+    let mut found = Vec::new();
+    for mount in read("/proc/self/mountinfo").lines().filter(|line| line.contains(" - cgroup")) {
+        let point = PathBuf::from(mount.split(' ').nth(4).unwrap_or_default());
+        for path in own.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+            let group = point.join(path.trim_start_matches('/'));
+            found.extend(list(&group).into_iter().chain(list(group.parent().unwrap_or(&group))));
+        }
+    }
+    found.retain(|path| path.is_dir() && name(path).starts_with("belljar"));
+    found
 }
 
 /// The entries of a directory; none if it cannot be read.

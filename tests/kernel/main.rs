@@ -6,6 +6,7 @@
 //! `leaks.rs`.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod child;
 mod common;
 mod errors;
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
     if std::env::var_os("BELLJAR_TEST_THREADS").is_some() {
         return security::threads().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
+    if let Ok(kind) = std::env::var("BELLJAR_TEST_HOG") {
+        cgroup::hog(&kind);
+    }
     // The shim's memfd, and the file in its place, are made once for the process: before
     // the first leak check. What fails here fails in the tests, with its reason.
     for features in [0, belljar::testing::feature::MEMFD_EXEC] {
@@ -57,6 +61,8 @@ fn main() -> ExitCode {
         drop(common::host().build().and_then(|sandbox| sandbox.status(&common::sh("true"))));
     }
     belljar::testing::disable(0);
+    // So does the move out of a v2 group that is to hand down controllers.
+    cgroup::prepare();
     harness::run(&[
         harness::tests,
         leaks::tests,
@@ -68,6 +74,7 @@ fn main() -> ExitCode {
         mounts::tests,
         process::tests,
         child::tests,
+        cgroup::tests,
         verdict::tests,
         fds::tests,
         pty::tests,

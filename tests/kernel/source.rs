@@ -41,7 +41,7 @@ fn layer(module: &str) -> Option<u32> {
         "sys" => 0,
         "program" | "host" => 2,
         "testing" => 3,
-        "namespace" | "rootfs" | "mount" | "security" | "process" => 3,
+        "cgroup" | "namespace" | "rootfs" | "mount" | "security" | "process" => 3,
         "plan" => 4,
         "launch" => 5,
         "child" => 6,

@@ -6,85 +6,33 @@
 use super::namespaces::errno;
 use super::remote::Remote;
 use super::{Bench, Finding, Outcome, Topic};
+use crate::host::cgroups::{Hierarchy as Group, hierarchies};
 use crate::host::mountinfo;
 use crate::sys::Errno;
 use crate::sys::namespace::NamespaceFlags;
 use procfs::process::MountInfo;
-use procfs::{FromRead, ProcessCGroup, ProcessCGroups};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-/// The caller's group in one hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Group {
-    /// What the hierarchy controls; empty for v2, whose groups say so themselves.
-    controllers: Vec<String>,
-    v2: bool,
-    directory: PathBuf,
-}
-
 pub(super) fn examine(bench: &mut Bench) {
     let mounts = mountinfo::mounts().unwrap_or_default();
-    let ProcessCGroups(own) =
-        ProcessCGroups::from_file("/proc/thread-self/cgroup").unwrap_or(ProcessCGroups(Vec::new()));
-    let groups = groups(&mounts, &own);
+    let groups = hierarchies(&mounts);
     bench.push(layout(&mounts, &groups));
     let limiting = groups.iter().filter(|group| !group.controllers.iter().any(|name| name.contains('=')));
-    let made: Vec<_> = limiting.map(|group| (group, Made::new(&group.directory))).collect();
+    let made: Vec<_> = limiting.map(|group| (group, Made::new(&group.own))).collect();
     bench.push(making(&made));
     let v2 = made.iter().find(|(group, _)| group.v2);
     bench.push(starting(bench, v2));
     bench.push(controllers(v2));
 }
 
-/// The caller's groups as far as they can be seen.
-fn groups(mounts: &[MountInfo], own: &[ProcessCGroup]) -> Vec<Group> {
-    let hierarchies = mounts.iter().filter(|mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2"));
-    let mut groups: Vec<Group> = Vec::new();
-    for group in hierarchies.filter_map(|mount| group(mount, own)) {
-        // a hierarchy may be mounted more than once
-        if !groups.iter().any(|other| other.v2 == group.v2 && other.controllers == group.controllers) {
-            groups.push(group);
-        }
-    }
-    groups
-}
-
-fn group(mount: &MountInfo, own: &[ProcessCGroup]) -> Option<Group> {
-    let v2 = mount.fs_type == "cgroup2";
-    let member = own.iter().find(|member| match (v2, member.hierarchy) {
-        (true, 0) => true,
-        (false, 1..) => !member.controllers.is_empty() && member.controllers.iter().all(|name| has_option(mount, name)),
-        _ => false,
-    })?;
-    // a mount may show a part of the hierarchy, and the group may be outside of it, or of
-    // the cgroup namespace (`/..`)
-    let path = Path::new(&member.pathname);
-    if path.starts_with("/..") {
-        return None;
-    }
-    let inner = path.strip_prefix(&mount.root).ok()?;
-    let controllers = if v2 { Vec::new() } else { member.controllers.clone() };
-    let mut directory = mount.mount_point.clone();
-    directory.extend(inner);
-    Some(Group { controllers, v2, directory })
-}
-
-/// `name=systemd` is an option with a value.
-fn has_option(mount: &MountInfo, name: &str) -> bool {
-    match name.split_once('=') {
-        None => mount.super_options.contains_key(name),
-        Some((key, value)) => mount.super_options.get(key).is_some_and(|v| v.as_deref() == Some(value)),
-    }
-}
-
 fn layout(mounts: &[MountInfo], groups: &[Group]) -> Finding {
     const NAME: &str = "layout";
     let has = |fstype| mounts.iter().any(|mount| mount.fs_type == fstype);
     let v1: Vec<_> = groups.iter().filter(|group| !group.v2).map(|group| group.controllers.join(",")).collect();
-    let v2 = groups.iter().find(|group| group.v2).map(|group| group.directory.display().to_string());
+    let v2 = groups.iter().find(|group| group.v2).map(|group| group.own.display().to_string());
     let v2 = v2.unwrap_or_else(|| "a part of the hierarchy that is not mounted here".into());
     let (outcome, detail) = match (has("cgroup"), has("cgroup2")) {
         (false, true) => (Outcome::Works, format!("v2; the caller is in {v2}")),
@@ -150,7 +98,7 @@ fn making(made: &[(&Group, io::Result<Made>)]) -> Finding {
     let errno = error.raw_os_error().map_or_else(|| error.to_string(), |e| Errno(e).to_string());
     let outcome = if good.is_empty() { Outcome::Refused } else { Outcome::Restricted };
     let names: Vec<_> = bad.iter().map(|(group, _)| name(group)).collect();
-    let detail = format!("mkdir(2) in {}: {errno}; refused for {}", group.directory.display(), names.join(" "));
+    let detail = format!("mkdir(2) in {}: {errno}; refused for {}", group.own.display(), names.join(" "));
     let remedy = match (group.v2, error.raw_os_error()) {
         (_, Some(libc::EROFS)) => "a writable /sys/fs/cgroup: in Docker --cgroupns=private with a writable bind of it",
         (true, _) => "systemd-run --user --scope -p Delegate=yes, or Delegate=yes for the service",
@@ -189,7 +137,7 @@ fn controllers(v2: Option<&(&Group, io::Result<Made>)>) -> Finding {
     let words = |path: PathBuf| -> Vec<String> {
         fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
-    let (own, around) = (words(path.join("cgroup.controllers")), words(group.directory.join("cgroup.controllers")));
+    let (own, around) = (words(path.join("cgroup.controllers")), words(group.own.join("cgroup.controllers")));
     let files = ["cgroup.kill", "cgroup.freeze"].map(|file| (file, path.join(file).exists()));
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
     let kill: Vec<_> = files.iter().map(|(name, there)| format!("{}{name}", if *there { "" } else { "no " })).collect();
@@ -201,7 +149,7 @@ fn controllers(v2: Option<&(&Group, io::Result<Made>)>) -> Finding {
         return finding(Outcome::Restricted).with_remedy(format!(
             "echo {} > {}/cgroup.subtree_control, once no process is in that group itself",
             missing.join(" "),
-            group.directory.display()
+            group.own.display()
         ));
     }
     if files.iter().any(|(_, there)| !there) {
@@ -210,45 +158,4 @@ fn controllers(v2: Option<&(&Group, io::Result<Made>)>) -> Finding {
         );
     }
     finding(Outcome::Works)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn directories(mountinfo: &[&str], cgroup: &str) -> Vec<(bool, String)> {
-        let mounts: Vec<_> = mountinfo.iter().map(|line| MountInfo::from_line(line).expect("a line")).collect();
-        let ProcessCGroups(own) = ProcessCGroups::from_read(cgroup.as_bytes()).expect("lines of cgroup");
-        groups(&mounts, &own).into_iter().map(|g| (g.v2, g.directory.display().to_string())).collect()
-    }
-
-    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
-
-    #[test]
-    fn a_pure_v2_hierarchy() {
-        assert_eq!(directories(&[V2], "0::/user.slice/a b\n"), [(true, "/sys/fs/cgroup/user.slice/a b".into())]);
-        assert_eq!(directories(&[V2], "0::/\n"), [(true, "/sys/fs/cgroup".into())]);
-    }
-
-    #[test]
-    fn a_hybrid_by_controllers_whatever_their_order() {
-        let mounts = [
-            "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
-            "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd",
-            "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
-        ];
-        let found = directories(&mounts, "3:cpuacct,cpu:/a\n1:name=systemd:/b\n0::/c\n2:pids:/d\n");
-        let expected = [(false, "cpu,cpuacct/a"), (false, "systemd/b"), (true, "unified/c")];
-        assert_eq!(found, expected.map(|(v2, path)| (v2, format!("/sys/fs/cgroup/{path}"))));
-    }
-
-    #[test]
-    fn what_a_mount_does_not_show_is_not_guessed() {
-        const PART: &str = "30 23 0:26 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw";
-        assert_eq!(directories(&[PART], "0::/docker/1/x\n"), [(true, "/sys/fs/cgroup/x".into())]);
-        assert_eq!(directories(&[PART], "0::/docker/2\n"), []);
-        assert_eq!(directories(&[V2], "0::/../other\n"), []);
-        assert_eq!(directories(&[], "0::/\n"), []);
-        assert_eq!(directories(&[V2, V2], "0::/a\n").len(), 1, "one group, however often it is mounted");
-    }
 }

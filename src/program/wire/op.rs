@@ -72,6 +72,10 @@ pub mod without {
     pub const PIVOT_ROOT: u32 = 128;
     /// A thread beside the set-up (a limit of processes may leave no room): one thing after the other instead.
     pub const THREAD: u32 = 256;
+    /// The v2 tree of a hybrid host: v1 alone instead.
+    pub const CGROUP_V2: u32 = 1 << 16;
+    /// cgroup.kill (Linux 5.14): freeze and signal instead.
+    pub const CGROUP_KILL: u32 = 1 << 17;
 }
 
 /// What to do about a mount target that is not there.
@@ -80,6 +84,15 @@ pub mod missing {
     pub const ERROR: u32 = 0;
     pub const SKIP: u32 = 1;
     pub const CREATE: u32 = 2;
+}
+
+/// What to do about a file of a control group that is not there.
+#[allow(missing_docs)]
+pub mod presence {
+    pub const REQUIRED: u32 = 0;
+    pub const IF_PRESENT: u32 = 1;
+    /// Written only where the file of the op before was not there.
+    pub const INSTEAD: u32 = 2;
 }
 
 /// Where an overlay's upper directory is.
@@ -102,6 +115,19 @@ ops! { 'a;
     /// Clone a tree of the host (`kind` is S_IFMT bits) and map its ids into the sandbox
     /// (`idmap`: 0 no, 1 yes, 2 if the file system can).
     Tree = 3 { path: &'a CStr, kind: u32, recursive: u32, idmap: u32, to: Slot }
+
+    // ---- control groups, by the parent -----------------------------------------
+    /// Let a v2 group hand down controllers; where the caller's own process is in the way, it
+    /// moves into this leaf (if it is named).
+    GroupEnable = 90 { group: &'a CStr, controllers: &'a [u8], leaf: &'a CStr }
+    /// Make a group; without it the sandbox fails (`required`), or what follows of it is left out.
+    Group = 91 { path: &'a CStr, required: u32 }
+    /// Write a file of a group.
+    GroupSet = 92 { file: &'a CStr, value: &'a [u8], presence: u32 }
+    /// Attach an eBPF program that decides on devices.
+    GroupDevices = 93 { path: &'a CStr, program: &'a [u8] }
+    /// Be born in a group: by clone3 (`v2`), or by a write to its `tasks` before the shim is executed.
+    GroupJoin = 94 { path: &'a CStr, v2: u32 }
 
     // ---- namespaces ---------------------------------------------------------
     /// setns into an existing namespace; `name` says which.

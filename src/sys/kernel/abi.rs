@@ -39,6 +39,13 @@ pub struct CloneArgs {
     pub cgroup: u64,
 }
 
+// <linux/bpf.h>
+pub const BPF_PROG_LOAD: u32 = 5;
+pub const BPF_PROG_ATTACH: u32 = 8;
+pub const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+pub const BPF_CGROUP_DEVICE: u32 = 6;
+pub const BPF_F_ALLOW_MULTI: u32 = 2;
+
 // <fcntl.h>
 pub const AT_FDCWD: i32 = -100;
 pub const AT_SYMLINK_NOFOLLOW: u32 = 0x100;

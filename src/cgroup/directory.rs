@@ -1,0 +1,90 @@
+//! A group that exists: removed when dropped.
+
+use crate::sys::Errno;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a group may stay in use by processes that are ending.
+const REMOVAL: Duration = Duration::from_secs(5);
+
+/// The directory of a group, which this process has made.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    kept: bool,
+}
+
+pub(crate) fn errno(error: &io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+impl Directory {
+    /// Makes it.
+    pub fn make(path: &Path) -> Result<Directory, Errno> {
+        fs::create_dir(path).map_err(|error| errno(&error))?;
+        Ok(Directory { path: path.to_owned(), kept: false })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves it where it is.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nobody to tell: what cannot be removed now is what `sweep` is for.
+            let _ = remove(&self.path, REMOVAL);
+        }
+    }
+}
+
+/// Removes a group with the groups in it. `EBUSY` is tried again until `patience` ends: a
+/// process that has been reaped leaves its group a moment later.
+pub(crate) fn remove(path: &Path, patience: Duration) -> Result<(), Errno> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(50);
+    loop {
+        match fs::remove_dir(path).map_err(|error| errno(&error)) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) => {}
+            Err(errno) => return Err(errno),
+        }
+        // groups that a payload has made in its own
+        let inner = fs::read_dir(path).into_iter().flatten().flatten();
+        for entry in inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            remove(&entry.path(), patience.saturating_sub(start.elapsed()))?;
+        }
+        if start.elapsed() >= patience {
+            return Err(Errno::EBUSY);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+/// Writes a file of a group in one write(2), as the kernel wants it.
+pub(crate) fn write(path: &Path, value: &[u8]) -> Result<(), Errno> {
+    let attempt = || -> io::Result<bool> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        Ok(file.write(value)? == value.len())
+    };
+    match attempt() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Errno::EIO),
+        Err(error) => Err(errno(&error)),
+    }
+}
+
+/// The words of a file, such as `cgroup.controllers`; none when it cannot be read.
+pub(crate) fn words(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
