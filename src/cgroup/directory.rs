@@ -4,6 +4,7 @@ use crate::sys::Errno;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long a group may stay in use by processes that are ending.
@@ -14,6 +15,12 @@ const REMOVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Directory {
     path: PathBuf,
     kept: bool,
+}
+
+/// The groups that this process has left to detached sandboxes.
+pub(super) fn kept() -> MutexGuard<'static, Vec<PathBuf>> {
+    static KEPT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 pub(crate) fn errno(error: &io::Error) -> Errno {
@@ -32,9 +39,10 @@ impl Directory {
         &self.path
     }
 
-    /// Leaves it where it is.
+    /// Leaves it where it is, for [`sweep`](super::sweep()) to remove when it is empty.
     pub fn keep(&mut self) {
         self.kept = true;
+        kept().push(self.path.clone());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Removing what owners have left that died without a chance to.
 
 use super::control;
-use super::directory::remove;
+use super::directory::{kept, remove};
 use super::name::Owner;
 use crate::host::cgroups::visible;
 use std::fs;
@@ -20,7 +20,8 @@ pub struct Swept {
 }
 
 /// Removes the control groups of owners that have died: killed by SIGKILL, or ended without
-/// dropping a [`Child`](crate::Child). Nothing else outlives its owner: processes end with the shim, and
+/// dropping a [`Child`](crate::Child); and those of sandboxes that this process has
+/// [detached](crate::Child::detach) and that have ended since. Nothing else outlives its owner: processes end with the shim, and
 /// mounts, scratch and overlays with their namespaces.
 ///
 /// Looked at are the groups below the caller's own, and below the group around
@@ -34,6 +35,12 @@ pub struct Swept {
 /// ```
 pub fn sweep() -> Swept {
     let mut swept = Swept::default();
+    // those of sandboxes that this process itself has detached, and that have ended
+    kept().retain(|group| {
+        let removed = remove(group, Duration::ZERO).is_ok();
+        swept.removed.extend(removed.then(|| group.clone()));
+        !removed
+    });
     for hierarchy in visible() {
         sweep_below(&hierarchy.own, &mut swept);
         // the caller may sit in a leaf, and its groups beside it

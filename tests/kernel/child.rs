@@ -220,6 +220,7 @@ fn detach_outlives_the_handle() -> Fallible<()> {
         pidfd.wait()?;
         assert!(gone_within("7770007", Duration::from_secs(1)));
     }
+    belljar::sweep();
     Ok(())
 }
 
@@ -304,6 +305,7 @@ fn the_host_dies() -> Fallible<()> {
         host.wait()?;
         assert!(gone_within(marker, Duration::from_secs(1)), "{pid_namespace}");
     }
+    belljar::sweep();
     Ok(())
 }
 
