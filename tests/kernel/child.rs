@@ -227,7 +227,8 @@ fn detach_outlives_the_handle() -> Fallible<()> {
 fn orphans_are_reaped() -> Fallible<()> {
     let script = "i=0; while [ $i -lt 1000 ]; do (true &); i=$((i+1)); done; sleep 0.3; \
                   grep -l '^State:.*Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
-    assert_eq!(prints(&host().build()?, script)?, "0");
+    // more at a time, on a busy machine, than the default allows
+    assert_eq!(prints(&host().limits(belljar::CgroupLimits::none()).build()?, script)?, "0");
     Ok(())
 }
 
