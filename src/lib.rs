@@ -57,7 +57,7 @@ pub use mount::{Missing, Mount, Mounts, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
 pub use process::{Command, Init, Stdio};
 pub use pty::{Pty, PtySize};
-pub use rootfs::{RootFs, Upper};
+pub use rootfs::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals, RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{
     Abi, Argument, Capabilities, Capability, Condition, Seccomp, SeccompAction, SeccompProfile, Security,

@@ -9,7 +9,7 @@ use crate::namespace::Namespaces;
 use crate::plan::{Compiled, Spec, Template, compile};
 use crate::process::{Command, Defaults, Init};
 use crate::program::op::without;
-use crate::rootfs::RootFs;
+use crate::rootfs::{Changes, RootFs};
 use crate::security::Security;
 use crate::testing;
 use std::fmt;
@@ -129,6 +129,19 @@ impl Sandbox {
     /// As [`spawn`](Sandbox::spawn) and [`Child::wait_with_output`].
     pub fn output(&self, command: &Command) -> Result<Output> {
         self.spawn_with(command, Defaults::Output)?.wait_with_output()
+    }
+
+    /// The changes in the persistent upper ([`Upper::Persist`](crate::Upper::Persist)), without a child: those of all
+    /// runs so far. What the init layer of a run held is not known here: a change of such an entry shows as `Added`, or
+    /// not at all if it was removed. [`Child::changes`] with [`RootFs::track_changes`] tells those apart.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec): no persistent upper;
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): no sandbox has run with it yet.
+    pub fn changes(&self) -> Result<Changes> {
+        let lacking = lacking();
+        let by_call = lacking & without::OPENAT2 == 0;
+        self.template.root.changes(self.template.source(lacking), self.template.ranges(), by_call)
     }
 
     /// The Program that spawning this command would run, one numbered line a step.

@@ -1,6 +1,7 @@
 //! The handle of a running sandbox.
 
 mod cgroup;
+mod changes;
 mod exit;
 mod lines;
 mod namespaces;
@@ -75,7 +76,9 @@ pub struct Child {
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
-    _kept: Kept,
+    kept: Kept,
+    /// The scratch, if changes are tracked.
+    scratch: Option<OwnedFd>,
     /// Removed last, when nothing is in it.
     group: Group,
 }
@@ -109,8 +112,9 @@ impl Child {
             exit: None,
             detached: false,
             notes,
-            _kept: kept,
             group: Group::new(places, groups),
+            kept,
+            scratch: given.scratch,
         }
     }
 

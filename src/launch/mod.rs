@@ -52,12 +52,16 @@ pub(crate) struct Running {
 pub(crate) struct Given {
     /// The master of the payload's pty.
     pub pty: Option<OwnedFd>,
+    /// The scratch, with the upper and the init layer.
+    pub scratch: Option<OwnedFd>,
 }
 
 impl Given {
     fn take(&mut self, what: u32, fd: OwnedFd) {
-        if what == given::PTY {
-            self.pty = Some(fd);
+        match what {
+            given::PTY => self.pty = Some(fd),
+            given::SCRATCH => self.scratch = Some(fd),
+            _ => {} // nothing that was asked for: closed
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::mount::{Context, Mounts};
 use crate::namespace::{Namespaces, Pid, Resolved, User, Uts};
 use crate::process::Init;
 use crate::program::op::without;
-use crate::rootfs::{RootFs, Source};
+use crate::rootfs::{Ranges, RootFs, Source};
 use crate::security::{Confinement, Security};
 
 /// What the builder has been told.
@@ -106,6 +106,13 @@ impl Template {
 
     pub fn context(&self, without: u32) -> Context {
         Context { by_parent: self.by_parent(without), has_id_map: self.ids.is_some() }
+    }
+
+    /// The id map, as first inside, first outside, count.
+    pub fn ranges(&self) -> Option<(Ranges, Ranges)> {
+        let triples =
+            |ranges: &[crate::namespace::IdRange]| ranges.iter().map(|r| (r.inside, r.outside, r.count)).collect();
+        self.ids.as_ref().map(|ids| (triples(&ids.uids), triples(&ids.gids)))
     }
 
     pub fn source(&self, without: u32) -> Source {

@@ -44,7 +44,7 @@ pub(crate) fn compile(
     namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, keep, &mut builder)?;
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
-    let kept = root.lower(template.source(without), &targets, &mut builder)?;
+    let kept = root.lower(template.source(without), &targets, &mut builder)?.with_ids(template.ranges());
     // sysfs shows the network namespace in which it is mounted
     let early = mounts.uses_network();
     if early {

@@ -41,6 +41,7 @@ impl Op<'_> {
             Op::InitBegin { .. } => "init-begin",
             Op::InitEnd {} => "init-end",
             Op::Overlay { .. } => "overlay",
+            Op::Track {} => "track",
             Op::RootTree { .. } => "root-tree",
             Op::RootTmpfs { .. } => "root-tmpfs",
             Op::File { .. } => "file",
@@ -163,6 +164,7 @@ impl Display for Op<'_> {
                 )?;
                 write!(f, "{}{}", on(userxattr, ", userxattr"), Attributes(set))
             }
+            Op::Track {} => f.write_str("give the host a handle of the upper and the init layer"),
             Op::RootTree { slot, set, recursive } => {
                 write!(f, "the tree in slot {slot} as the root{}{}", Attributes(set), on(recursive, ", recursively"))
             }

@@ -1,5 +1,6 @@
 //! The root file system as ops.
 
+use super::changes::Basis;
 use super::*;
 use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
@@ -43,6 +44,8 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Kept {
     /// The lock on a persistent upper.
     pub lock: Option<File>,
+    /// What changes are told from, where they are tracked.
+    pub basis: Option<Basis>,
 }
 
 impl RootFs {
@@ -94,6 +97,16 @@ impl RootFs {
             ),
             (_, Some(Upper::Persist(path))) => check_host(path, "the path of the upper", defects),
             _ => {}
+        }
+        let has_upper = matches!(
+            (&self.base, self.effective_upper()),
+            (Base::Layers(_), Upper::Discard { .. } | Upper::Persist(_))
+        );
+        if self.tracked && !has_upper {
+            defects.push(Defect::new(
+                "the changes of a root without layers and an upper cannot be tracked: there is nothing to compare",
+                "RootFs::dir(path) or RootFs::overlay(layers), with Upper::Discard or Upper::Persist; for an empty root an empty directory as the layer",
+            ));
         }
         if !self.entries.is_empty() && matches!(self.base, Base::Host | Base::Inherit | Base::Join(_)) {
             defects.push(Defect::new(
@@ -198,6 +211,9 @@ impl RootFs {
             }
             builder.op(Op::InitEnd {});
         }
+        if self.tracked || matches!(upper, Upper::Persist(_)) {
+            kept.basis = Some(Basis::new(layers, upper, source));
+        }
         let upper = match upper {
             Upper::None => op::upper::NONE,
             Upper::Discard { .. } => op::upper::SCRATCH,
@@ -215,6 +231,9 @@ impl RootFs {
             }
         };
         builder.op(Op::Overlay { first, count, upper, userxattr, set });
+        if self.tracked {
+            builder.op(Op::Track {});
+        }
         Ok(kept)
     }
 }

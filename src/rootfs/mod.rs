@@ -3,11 +3,14 @@
 //! Layers below (read-only, never written), an init layer of entries that are true
 //! for this sandbox only, and an upper that takes the writes.
 
+mod changes;
 mod init_layer;
 mod lower;
 
 use crate::handle::Namespace;
 use crate::units::Bytes;
+pub(crate) use changes::Ranges;
+pub use changes::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals};
 use init_layer::Entry;
 pub(crate) use lower::{Kept, Source, Target};
 use std::net::IpAddr;
@@ -28,6 +31,8 @@ pub struct RootFs {
     pub(crate) base: Base,
     pub(crate) upper: Option<Upper>,
     pub(crate) entries: Vec<Entry>,
+    /// Whether a handle of the upper is kept.
+    pub(crate) tracked: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +72,7 @@ impl Upper {
 
 impl RootFs {
     fn new(base: Base) -> RootFs {
-        RootFs { base, upper: None, entries: Vec::new() }
+        RootFs { base, upper: None, entries: Vec::new(), tracked: false }
     }
 
     /// The host's own root with all its mounts, read-only. Files of the host's users are

@@ -15,6 +15,9 @@ use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
 use core::ffi::CStr;
 
+/// Whatever the defaults of this kernel are.
+const PLAIN: [(&CStr, &CStr); 2] = [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off")];
+
 /// What to mount.
 pub struct Spec<'a> {
     /// The slots of the layers, lowest first.
@@ -125,6 +128,11 @@ fn configure(state: &State, spec: &Spec<'_>, fs: i32) -> Result<bool> {
     }
     if spec.userxattr {
         call::fsconfig_flag(fs, c"userxattr")?;
+    } else {
+        // as userxattr has it: entries of an upper are whole, and no attribute of a layer leads elsewhere
+        for (key, value) in PLAIN {
+            call::fsconfig_string(fs, key, value)?;
+        }
     }
     Ok(true)
 }
@@ -171,6 +179,12 @@ fn by_name(state: &mut State, spec: &Spec<'_>) -> Result<i32> {
     }
     if spec.userxattr {
         data.put(c",userxattr")?;
+    } else {
+        for (key, value) in PLAIN {
+            for part in [c",", key, c"=", value] {
+                data.put(part)?;
+            }
+        }
     }
     let data = CStr::from_bytes_until_nul(&data.bytes).map_err(|_| Errno::E2BIG)?;
     call::mkdirat(state.scratch, spec.name, 0o755)?;

@@ -2,8 +2,9 @@
 
 use crate::program::wire::codec::{NO_FAULT, Reader};
 use crate::program::wire::op::{Op, without};
+use crate::program::wire::report::{Report, given};
 use crate::receive::Received;
-use crate::state::{State, report_failure};
+use crate::state::{State, report, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
 use crate::{
     confine, descriptors, identity, init_layer, limits, mounts, network, overlay, payload, pty, receive, root,
@@ -98,6 +99,10 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::InitEnd {} => init_layer::end(state),
         Op::Overlay { first, count, upper, userxattr, set } => {
             overlay::root(state, first, count, upper, userxattr != 0, set)
+        }
+        Op::Track {} => {
+            report(Report::Given { what: given::SCRATCH }, &[state.scratch]);
+            Ok(())
         }
         Op::RootTree { slot, set, recursive } => root::from_tree(state, slot, set, recursive != 0),
         Op::RootTmpfs { bytes, inodes, set } => root::from_tmpfs(state, bytes, inodes, set),

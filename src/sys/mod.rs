@@ -2,9 +2,10 @@
 //! its own.
 //!
 //! Each module wraps one family of calls, without policy: [`clone`] starts a
-//! program in new namespaces and cgroups, [`bpf`] restricts the devices of a cgroup, [`namespace`] joins and makes them, [`mount`] is the
-//! mount API of Linux 5.2 and mount(2), [`path`] opens beneath a root, [`pidfd`]
-//! names processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`socket`] passes
+//! program in new namespaces and cgroups, [`bpf`] restricts the devices of a cgroup,
+//! [`namespace`] joins and makes them, [`mount`] is the mount API of Linux 5.2 and mount(2),
+//! [`path`] opens beneath a root, [`tree`] walks what others have written, [`pidfd`] names
+//! processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`socket`] passes
 //! descriptors. Functions take borrowed descriptors and give owned ones; errors are
 //! [`Errno`], the kernel's own.
 //!
@@ -23,5 +24,6 @@ pub mod path;
 pub mod pidfd;
 pub mod pty;
 pub mod socket;
+pub mod tree;
 
 pub use kernel::raw::{Errno, Result};

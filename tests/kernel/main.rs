@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod changes;
 mod child;
 mod common;
 mod errors;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         cgroup::tests,
         verdict::tests,
         fds::tests,
+        changes::tests,
         pty::tests,
         limits::tests,
         output::tests,

@@ -173,6 +173,8 @@ ops! { 'a;
     InitEnd = 26 {}
     /// Mount the overlay of `count` layers (slots from `first`, lowest first) as the new root.
     Overlay = 27 { first: Slot, count: u32, upper: u32, userxattr: u32, set: u64 }
+    /// Send the scratch, which holds the upper and the init layer, to the library.
+    Track = 82 {}
     /// Make a tree the new root.
     RootTree = 28 { slot: Slot, set: u64, recursive: u32 }
     /// Make a tmpfs the new root.

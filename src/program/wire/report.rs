@@ -95,6 +95,8 @@ pub mod cause {
 pub mod given {
     /// The master of the payload's pty.
     pub const PTY: u32 = 1;
+    /// The scratch, with `upper` and `init` in it.
+    pub const SCRATCH: u32 = 2;
 }
 
 /// The largest report.

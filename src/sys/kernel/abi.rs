@@ -81,6 +81,7 @@ pub const CLOSE_RANGE_UNSHARE: u32 = 2;
 
 // <linux/openat2.h>
 pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 pub const RESOLVE_BENEATH: u64 = 0x08;
 pub const RESOLVE_IN_ROOT: u64 = 0x10;
 
@@ -175,6 +176,8 @@ pub const S_IFLNK: u32 = 0o120000;
 pub const S_IFREG: u32 = 0o100000;
 pub const S_IFDIR: u32 = 0o040000;
 pub const S_IFCHR: u32 = 0o020000;
+pub const S_IFBLK: u32 = 0o060000;
+pub const S_IFIFO: u32 = 0o010000;
 pub const STATX_BASIC_STATS: u32 = 0x7ff;
 pub const STATX_MNT_ID: u32 = 0x1000;
 pub const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
@@ -379,3 +382,6 @@ pub struct WinSize {
     pub columns: u16,
     pub unused: [u16; 2],
 }
+
+/// The longest value and the longest list of extended attributes, xattr(7).
+pub const XATTR_MAX: usize = 64 * 1024;

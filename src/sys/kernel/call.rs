@@ -146,6 +146,18 @@ pub fn write_all(fd: i32, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// fgetxattr(2).
+pub fn fgetxattr(fd: i32, name: &CStr, value: &mut [u8]) -> Result<usize> {
+    // SAFETY: `name` is a C string; the kernel writes at most `len` bytes into the slice.
+    unsafe { syscall!(fgetxattr, fd as isize, name.as_ptr(), value.as_mut_ptr(), value.len()) }
+}
+
+/// flistxattr(2).
+pub fn flistxattr(fd: i32, list: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into the slice.
+    unsafe { syscall!(flistxattr, fd as isize, list.as_mut_ptr(), list.len()) }
+}
+
 /// readlinkat(2).
 pub fn readlinkat(dir: i32, path: &CStr, buffer: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes at most `len` bytes into the slice.
