@@ -48,7 +48,7 @@ pub use cgroup::{
     CgroupLimits, CgroupParent, ClassId, CpuIdle, DeviceAccess, DeviceKind, DeviceNumbers, Devices, IoMax, OomKill,
     RdmaMax, Swept, sweep,
 };
-pub use child::{Child, Exit, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
+pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};

@@ -161,8 +161,9 @@ impl Sandbox {
             match launch(&program, without) {
                 Ok(running) => {
                     let output_max = command.limits().output_max();
-                    let Template { init, groups, .. } = &self.template;
-                    return Ok(Child::new(running, streams, kept, *init, output_max, groups));
+                    let Template { init, groups, confinement, .. } = &self.template;
+                    let child = Child::new(running, streams, kept, *init, output_max, groups);
+                    return Ok(child.with_filter(confinement.kills()));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it, and not again in this process

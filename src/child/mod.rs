@@ -3,12 +3,14 @@
 mod cgroup;
 mod changes;
 mod exit;
+mod freeze;
 mod lines;
 mod namespaces;
 mod output;
 mod verdict;
 
 pub use exit::{Exit, Usage};
+pub use freeze::Frozen;
 pub use lines::{Line, LineEnd, Lines, Stream};
 pub use output::Output;
 pub(crate) use verdict::Evidence;
@@ -65,6 +67,8 @@ pub struct Child {
     started: Instant,
     /// What the shim reported of the payload's end: its status, and who asked for it.
     reported: Option<(ExitStatus, u32)>,
+    /// What the shim answered last.
+    answer: Option<i32>,
     /// What the shim reported of its cost.
     used: Option<Used>,
     /// Who asked for the end, when the shim was not to be asked (`cause::…`).
@@ -105,6 +109,7 @@ impl Child {
             init,
             started: Instant::now(),
             reported: None,
+            answer: None,
             used: None,
             cause: AtomicU32::new(cause::NONE),
             seccomp_kills: false,
@@ -116,6 +121,12 @@ impl Child {
             kept,
             scratch: given.scratch,
         }
+    }
+
+    /// Whether a seccomp filter of the sandbox kills.
+    pub(crate) fn with_filter(mut self, kills: bool) -> Child {
+        self.seccomp_kills = kills;
+        self
     }
 
     /// The pid, on the host, of the sandbox's first process: the shim, which forwards
@@ -219,6 +230,7 @@ impl Child {
             match Report::decode(&packet[..len]) {
                 Some(Report::Exited { status, cause }) => self.reported = Some((ExitStatus::from_raw(status), cause)),
                 Some(Report::Used(used)) => self.used = Some(used),
+                Some(Report::Answer { errno }) => self.answer = Some(errno),
                 _ if len == 0 => return,
                 _ => {}
             }

@@ -33,7 +33,8 @@ pub enum Verdict {
     CpuTimeLimit,
     /// It wrote more than it may.
     OutputLimit,
-    /// A seccomp filter of the sandbox ended it (seccomp(2)).
+    /// A seccomp filter of the sandbox ended it: SIGSYS, and there is a filter that kills. The
+    /// kernel does not tell its SIGSYS from one that a process sends itself (seccomp(2), signal(7)).
     SeccompKilled,
     /// [`Child::kill`](crate::Child::kill) ended it.
     KilledByHandle,

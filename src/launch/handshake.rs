@@ -87,7 +87,7 @@ pub(super) fn wait_started(
                 drop(old);
             }
             Some(Report::Given { what }) => given.take(what, fds.pop().ok_or_else(|| lost(program))?),
-            Some(Report::Exited { .. } | Report::Used(_)) => return Err(lost(program)),
+            Some(Report::Exited { .. } | Report::Used(_) | Report::Answer { .. }) => return Err(lost(program)),
             // without a shim that stays, the socket closes when the payload is executed
             None if len == 0 && !stays => break,
             None => return Err(lost(program)),

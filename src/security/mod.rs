@@ -77,6 +77,15 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
+    /// Whether the filter can end a process by SIGSYS: it has a return of SECCOMP_RET_KILL_PROCESS or
+    /// SECCOMP_RET_TRAP.
+    pub fn kills(&self) -> bool {
+        // struct sock_filter: code u16 (BPF_RET | BPF_K), jt u8, jf u8, k u32
+        let returns = |step: &[u8], value: u32| step[..2] == [6, 0] && step[4..] == value.to_ne_bytes();
+        let mut steps = self.filter.iter().flat_map(|filter| filter.chunks_exact(8));
+        steps.any(|step| [0x8000_0000, 0x0003_0000].iter().any(|value| returns(step, *value)))
+    }
+
     /// What takes the capabilities of the set-up.
     pub fn lower_before_ids(&self, builder: &mut Builder) {
         if !self.no_new_privileges {

@@ -74,7 +74,8 @@ impl Watched {
         }
         let limits = Watch::start(limits, payload);
         report(Report::Started { pid: payload }, &[]);
-        let mut tree = Tree { payload, init, detached: false, cause: cause::NONE, terminated: false, limits };
+        let mut tree =
+            Tree { payload, init, detached: false, cause: cause::NONE, terminated: false, frozen: false, limits };
         loop {
             tree.turn();
         }
@@ -89,6 +90,8 @@ struct Tree {
     cause: u32,
     /// Whether it has been told so by SIGTERM: then its end is ours, whichever it is.
     terminated: bool,
+    /// Whether all are stopped, on request.
+    frozen: bool,
     limits: Watch,
 }
 
@@ -127,7 +130,9 @@ impl Tree {
                 self.cause = cause;
                 self.terminated = true;
                 let _ = call::kill(self.payload, SIGTERM);
-                let _ = call::kill(self.payload, SIGCONT); // else a stopped one would never hear it
+                if !self.frozen {
+                    let _ = call::kill(self.payload, SIGCONT); // else a stopped one would never hear it
+                }
             }
         }
     }
@@ -161,6 +166,8 @@ impl Tree {
                 Some(Request::Signal(SIGKILL) | Request::KillInit) => self.kill_payload(cause::HANDLE),
                 Some(Request::Signal(signal)) => drop(call::kill(self.payload, signal)),
                 Some(Request::Detach) => self.detached = true,
+                Some(Request::Freeze) => self.stop_all(SIGSTOP),
+                Some(Request::Thaw) => self.stop_all(SIGCONT),
                 Some(Request::Kill(cause)) => self.kill(cause),
                 Some(Request::Terminate(grace)) => {
                     let due = self.limits.terminate(cause::HANDLE, u64::from(grace) * 1000);
@@ -172,6 +179,18 @@ impl Tree {
             // closed: the handle is gone, and with it whoever wanted this sandbox
             _ => self.kill(cause::HANDLE),
         }
+    }
+
+    /// SIGSTOP or SIGCONT to everybody: kill(2) with -1 reaches all processes of the pid
+    /// namespace but its init, and none that is being forked slips through (fork(2) starts
+    /// over when a signal is pending).
+    fn stop_all(&mut self, signal: i32) {
+        let errno = match self.init {
+            true => call::kill(-1, signal).err().map_or(0, |errno| errno.0),
+            false => Errno::EOPNOTSUPP.0,
+        };
+        self.frozen = signal == SIGSTOP && errno == 0;
+        report(Report::Answer { errno }, &[]);
     }
 
     /// Kills the payload. One that has exited by now has done so by itself.

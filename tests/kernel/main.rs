@@ -12,6 +12,7 @@ mod child;
 mod common;
 mod errors;
 mod fds;
+mod freeze;
 mod harness;
 mod hosts;
 mod identity;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         pty::tests,
         limits::tests,
         output::tests,
+        freeze::tests,
         errors::tests,
         hosts::tests,
     ])

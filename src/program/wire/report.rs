@@ -32,6 +32,11 @@ pub enum Report<'a> {
         /// that signal ended it.
         cause: u32,
     },
+    /// The answer to a request that wants one: 0, or errno(3).
+    Answer {
+        /// 0 when it is done.
+        errno: i32,
+    },
     /// What all processes have used, told when the last one is reaped.
     Used(Used),
     /// The shim continues in a new process, whose pidfd comes with the packet.
@@ -117,6 +122,7 @@ impl<'a> Report<'a> {
             }
             Report::Exited { status, cause } => (3, cause, status, &[]),
             Report::Moved => (4, 0, 0, &[]),
+            Report::Answer { errno } => (8, 0, errno, &[]),
             Report::Used(u) => {
                 values[..7].copy_from_slice(&[u.user, u.system, u.maxrss, u.inblock, u.oublock, u.nvcsw, u.nivcsw]);
                 (5, 0, 0, &[])
@@ -145,6 +151,7 @@ impl<'a> Report<'a> {
             2 => Some(Report::Started { pid: values[0] as i32 }),
             3 => Some(Report::Exited { status: errno, cause: op }),
             4 => Some(Report::Moved),
+            8 => Some(Report::Answer { errno }),
             5 => {
                 let [user, system, maxrss, inblock, oublock, nvcsw, nivcsw, ..] = values;
                 Some(Report::Used(Used { user, system, maxrss, inblock, oublock, nvcsw, nivcsw }))
@@ -166,6 +173,10 @@ pub enum Request {
     Terminate(u32),
     /// Kill the payload alone; its end is the sandbox's.
     KillInit,
+    /// Stop all processes; answered.
+    Freeze,
+    /// Let them go on; answered.
+    Thaw,
     /// The handle is given up: outlive it and the host.
     Detach,
 }
@@ -179,6 +190,8 @@ impl Request {
             Request::Detach => (3, 0),
             Request::KillInit => (4, 0),
             Request::Terminate(grace) => (5, grace),
+            Request::Freeze => (8, 0),
+            Request::Thaw => (9, 0),
         };
         let mut out = [0; 8];
         out[..4].copy_from_slice(&kind.to_le_bytes());
@@ -195,6 +208,8 @@ impl Request {
             (3, _) => Some(Request::Detach),
             (4, _) => Some(Request::KillInit),
             (5, grace) => Some(Request::Terminate(grace)),
+            (8, _) => Some(Request::Freeze),
+            (9, _) => Some(Request::Thaw),
             _ => None,
         }
     }
