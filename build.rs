@@ -24,11 +24,23 @@ fn main() {
     if os != "linux" || !matches!(arch.as_str(), "x86_64" | "aarch64") {
         panic!("belljar supports Linux on x86_64 and aarch64, not {os} on {arch}");
     }
+    build("src/shim/main.rs", "shim");
+    // what the tests run in sandboxes; not part of the published package
+    if Path::new(ATTACK).exists() {
+        println!("cargo::rerun-if-changed=tests/attacks/payload");
+        build(ATTACK, "attack");
+    }
+}
+
+const ATTACK: &str = "tests/attacks/payload/main.rs";
+
+/// Compiles one program into `$OUT_DIR/NAME.elf`.
+fn build(source: &str, name: &str) {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let elf = out.join("shim.elf");
+    let elf = out.join(name).with_extension("elf");
     let mut failures = String::new();
     for linker in linkers() {
-        match compile(&elf, &linker) {
+        match compile(source, name, &elf, &linker) {
             Ok(()) => match verify(&elf) {
                 Ok(()) => return,
                 Err(why) => failures += &format!("with {linker:?}: {why}\n"),
@@ -36,7 +48,7 @@ fn main() {
             Err(why) => failures += &format!("with {linker:?}: {why}\n"),
         }
     }
-    panic!("no linker could build the shim:\n{failures}");
+    panic!("no linker could build {source}:\n{failures}");
 }
 
 /// How to link: a program and the flavour in which it takes its arguments.
@@ -80,12 +92,12 @@ fn rustc() -> Command {
     command
 }
 
-fn compile(elf: &Path, linker: &Linker) -> Result<(), String> {
+fn compile(source: &str, name: &str, elf: &Path, linker: &Linker) -> Result<(), String> {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let mut command = rustc();
     command
-        .arg(manifest.join("src/shim/main.rs"))
-        .args(["--crate-name", "belljar_shim", "--crate-type", "bin", "--edition", "2024"])
+        .arg(manifest.join(source))
+        .args(["--crate-name", &format!("belljar_{name}"), "--crate-type", "bin", "--edition", "2024"])
         .args(["--cap-lints", "allow"])
         .arg("--target")
         .arg(env::var_os("TARGET").expect("cargo sets TARGET"))

@@ -14,6 +14,11 @@ pub struct Uid(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gid(u32);
 
+/// A text that is no id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no id: decimal digits, 0 to 4294967294")]
+pub struct ParseIdError(String);
+
 macro_rules! id {
     ($ty:ident) => {
         impl $ty {
@@ -29,6 +34,19 @@ macro_rules! id {
         impl From<u32> for $ty {
             fn from(id: u32) -> $ty {
                 $ty(id)
+            }
+        }
+
+        /// From decimal digits and nothing else: no sign, no space, no leading zero, not 4294967295 (which is
+        /// "unchanged" to the kernel). What does not parse is an error, and never 0.
+        impl std::str::FromStr for $ty {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<$ty, ParseIdError> {
+                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let plain = digits && (text == "0" || !text.starts_with('0'));
+                let id = text.parse().ok().filter(|id| plain && *id != u32::MAX);
+                id.map($ty).ok_or_else(|| ParseIdError(text.to_owned()))
             }
         }
 

@@ -52,7 +52,7 @@ pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, St
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};
-pub use id::{Gid, Uid};
+pub use id::{Gid, ParseIdError, Uid};
 pub use mount::{Missing, Mount, Mounts, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
 pub use process::{Command, Init, Stdio};
@@ -60,8 +60,8 @@ pub use pty::{Pty, PtySize};
 pub use rootfs::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals, RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{
-    Abi, Argument, Capabilities, Capability, Condition, Seccomp, SeccompAction, SeccompProfile, Security,
-    UnknownCapability,
+    Abi, Argument, Capabilities, Capability, Condition, Keyring, Rlimits, Seccomp, SeccompAction, SeccompProfile,
+    Security, UnknownCapability,
 };
 pub use socket::{Received, Socket, SocketKind, socketpair};
 pub use units::{Bytes, Cpus, Limit, Weight};

@@ -147,6 +147,12 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Credentials { .. }, Errno::EPERM) => {
             say(NotPermitted, "the default ids: another uid or gid takes CAP_SETUID and CAP_SETGID, which User::New gives")
         }
+        (Op::Keyring { .. }, Errno::EDQUOT) => {
+            say(LimitReached, "a higher kernel.keys.maxkeys, or a filter that denies keyctl (Seccomp::Default)")
+        }
+        (Op::Keyring { .. }, Errno::EPERM | Errno::ENOSYS) => {
+            say(NotSupported, "a kernel with CONFIG_KEYS and a host that lets keyctl pass, or Keyring::Inherit")
+        }
         (Op::Seccomp { .. }, Errno::EINVAL | Errno::ENOSYS) => {
             say(NotSupported, "a kernel with CONFIG_SECCOMP_FILTER, or, knowing this, Seccomp::Unconfined")
         }

@@ -70,6 +70,8 @@ impl Op<'_> {
             Op::Credentials { .. } => "credentials",
             Op::NoNewPrivileges {} => "no-new-privileges",
             Op::Seccomp { .. } => "seccomp",
+            Op::Rlimits { .. } => "rlimits",
+            Op::Keyring { .. } => "keyring",
             Op::WorkingDirectory { .. } => "working-directory",
             Op::Exec { .. } => "exec",
         }
@@ -271,6 +273,15 @@ impl Display for Op<'_> {
             }
             Op::NoNewPrivileges {} => f.write_str("no new privileges"),
             Op::Seccomp { .. } => f.write_str("filter system calls"),
+            Op::Rlimits { limits } => {
+                let word = |at: &[u8]| at.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+                let shown =
+                    limits.chunks_exact(12).map(|l| format!("{} to {}", resource(word(&l[..4])), word(&l[4..])));
+                write!(f, "lower resource limits: {}", shown.collect::<Vec<_>>().join(", "))
+            }
+            Op::Keyring { required } => {
+                write!(f, "new session keyring{}", if required == 0 { ", or none that can be reached" } else { "" })
+            }
             Op::WorkingDirectory { path } => write!(f, "working directory {}", show(path)),
             Op::Exec { candidates, argv, envp } => {
                 write!(f, "execute {}", Listed(candidates, " or "))?;
@@ -278,6 +289,29 @@ impl Display for Op<'_> {
             }
         }
     }
+}
+
+/// The name of a resource limit (<asm-generic/resource.h>).
+fn resource(number: u64) -> &'static str {
+    let names = [
+        "cpu",
+        "fsize",
+        "data",
+        "stack",
+        "core",
+        "rss",
+        "nproc",
+        "nofile",
+        "memlock",
+        "as",
+        "locks",
+        "sigpending",
+        "msgqueue",
+        "nice",
+        "rtprio",
+        "rttime",
+    ];
+    usize::try_from(number).ok().and_then(|n| names.get(n)).unwrap_or(&"?")
 }
 
 fn on(flag: u32, text: &'static str) -> &'static str {

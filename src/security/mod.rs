@@ -1,9 +1,11 @@
 //! What the payload may do, whatever it is: capabilities, new privileges, system calls.
 
 mod capabilities;
+mod rlimits;
 mod seccomp;
 
 pub use capabilities::{Capabilities, Capability, UnknownCapability};
+pub use rlimits::Rlimits;
 pub use seccomp::{Abi, Argument, Condition, Seccomp, SeccompAction, SeccompProfile};
 
 use crate::error::Defect;
@@ -18,6 +20,8 @@ pub struct Security {
     seccomp: Seccomp,
     abi: Abi,
     allow_nested_namespaces: bool,
+    rlimits: Rlimits,
+    keyring: Keyring,
 }
 
 impl Security {
@@ -61,11 +65,41 @@ impl Security {
         self
     }
 
+    /// The resource limits; [`Rlimits::standard`] unless set.
+    pub fn rlimits(mut self, rlimits: Rlimits) -> Self {
+        self.rlimits = rlimits;
+        self
+    }
+
+    /// Whose session keyring the payload has; [`Keyring::New`] unless set.
+    pub fn keyring(mut self, keyring: Keyring) -> Self {
+        self.keyring = keyring;
+        self
+    }
+
     /// Turns names into what the kernel takes.
     pub(crate) fn compile(&self, defects: &mut Vec<Defect>) -> Confinement {
         let filter = self.seccomp.compile(self.capabilities, self.abi, self.allow_nested_namespaces, defects);
-        Confinement { filter, no_new_privileges: !self.allow_new_privileges }
+        // keyrings count against a quota of the user's (200, keyrings(7)): without a new one, the filter has to stand
+        let keyctl = filter.as_ref().is_none_or(|_| self.seccomp.allows_keyctl());
+        Confinement {
+            filter,
+            no_new_privileges: !self.allow_new_privileges,
+            rlimits: self.rlimits.bytes(),
+            keyring: matches!(self.keyring, Keyring::New).then_some(keyctl),
+        }
     }
+}
+
+/// Whose session keyring (session-keyring(7)) the payload has: keys of its caller are credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keyring {
+    /// A new, empty one. Where the user's quota of keys is used up (200, keyrings(7)), or a filter above us
+    /// denies keyctl(2), a filter of the sandbox that denies it too is enough; without one, spawn fails.
+    #[default]
+    New,
+    /// Opts out: the caller's.
+    Inherit,
 }
 
 /// A [`Security`] as ops of the payload's process. All of it is for the process that executes the payload, after it
@@ -74,6 +108,9 @@ impl Security {
 pub(crate) struct Confinement {
     filter: Option<Arc<[u8]>>,
     no_new_privileges: bool,
+    rlimits: Vec<u8>,
+    /// A new session keyring, and whether there is nothing else.
+    keyring: Option<bool>,
 }
 
 impl Confinement {
@@ -88,6 +125,9 @@ impl Confinement {
 
     /// What takes the capabilities of the set-up.
     pub fn lower_before_ids(&self, builder: &mut Builder) {
+        if let Some(required) = self.keyring {
+            builder.op(Op::Keyring { required: required.into() });
+        }
         if !self.no_new_privileges {
             self.install(builder);
         }
@@ -95,6 +135,9 @@ impl Confinement {
 
     /// What follows the ids.
     pub fn lower(&self, builder: &mut Builder) {
+        if !self.rlimits.is_empty() {
+            builder.op(Op::Rlimits { limits: &self.rlimits });
+        }
         if self.no_new_privileges {
             builder.op(Op::NoNewPrivileges {});
         }

@@ -147,6 +147,8 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         }
         Op::NoNewPrivileges {} => identity::no_new_privileges(),
         Op::Seccomp { filter } => confine::seccomp(filter),
+        Op::Rlimits { limits } => confine::rlimits(limits),
+        Op::Keyring { required } => confine::keyring(required != 0),
         Op::WorkingDirectory { path } => payload::working_directory(state, path),
         Op::Exec { candidates, argv, envp } => payload::exec(candidates, argv, envp),
     }

@@ -6,6 +6,8 @@
 //! `leaks.rs`.
 #![forbid(unsafe_code)]
 
+#[path = "../attacks/mod.rs"]
+mod attacks;
 mod cgroup;
 mod changes;
 mod child;
@@ -50,6 +52,12 @@ fn main() -> ExitCode {
         errors::spawn_once();
         return ExitCode::SUCCESS;
     }
+    if let Some(path) = std::env::var_os("BELLJAR_TEST_PAYLOAD") {
+        return attacks::write_payload(path.as_ref()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if std::env::var_os("BELLJAR_TEST_KEYS").is_some() {
+        return attacks::kernel_interfaces::keys_in_a_session().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     if std::env::var_os("BELLJAR_TEST_THREADS").is_some() {
         return security::threads().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
@@ -86,5 +94,6 @@ fn main() -> ExitCode {
         freeze::tests,
         errors::tests,
         hosts::tests,
+        attacks::tests,
     ])
 }

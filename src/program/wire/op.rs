@@ -245,6 +245,10 @@ ops! { 'a;
     NoNewPrivileges = 65 {}
     /// The filter of system calls (an array of `struct sock_filter`).
     Seccomp = 100 { filter: &'a [u8] }
+    /// Resource limits, lowered to these: `(resource u32, value u64)` records.
+    Rlimits = 101 { limits: &'a [u8] }
+    /// A new session keyring; if not `required`, where there can be one.
+    Keyring = 102 { required: u32 }
     /// The working directory.
     WorkingDirectory = 66 { path: &'a CStr }
     /// execve of the first candidate that exists.

@@ -44,6 +44,11 @@ pub enum Seccomp {
 pub(super) type Filter = Arc<[u8]>;
 
 impl Seccomp {
+    /// Whether the payload may reach keys by system calls, as far as that is known.
+    pub(super) fn allows_keyctl(&self) -> bool {
+        !matches!(self, Seccomp::Default | Seccomp::Container)
+    }
+
     /// Compiles it; `None` for no filter.
     pub(super) fn compile(
         &self,

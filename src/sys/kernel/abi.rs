@@ -255,6 +255,9 @@ pub const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;
 pub const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 pub const CAP_KILL: u32 = 5;
 
+// <linux/keyctl.h>
+pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;
+
 // <linux/seccomp.h>, <linux/filter.h>
 pub const SECCOMP_SET_MODE_FILTER: u32 = 1;
 pub const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;

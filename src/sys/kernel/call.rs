@@ -111,6 +111,8 @@ calls! {
     prctl(option: usize, a: usize, b: usize) = prctl, option, a, b, 0, 0;
     /// prctl(2) `PR_SET_NAME`.
     set_name(name: &CStr) = prctl, PR_SET_NAME, name.as_ptr(), 0, 0, 0;
+    /// keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`: a new keyring without a name.
+    new_session_keyring() = keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0;
     /// socket(2).
     socket(domain: i32, kind: i32, protocol: i32) = socket, domain, kind, protocol;
     /// memfd_create(2), Linux 3.17.

@@ -23,7 +23,7 @@ errnos! {
     EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, E2BIG = 7, ENOEXEC = 8, EBADF = 9, ECHILD = 10,
     EAGAIN = 11, ENOMEM = 12, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20,
     EISDIR = 21, EINVAL = 22, EMFILE = 24, ETXTBSY = 26, EFBIG = 27, ENOSPC = 28, EROFS = 30, EPIPE = 32,
-    ERANGE = 34, ENAMETOOLONG = 36, ENOSYS = 38, ELOOP = 40, ENODATA = 61, EPROTO = 71, EOVERFLOW = 75, EUSERS = 87,
+    ERANGE = 34, ENAMETOOLONG = 36, ENOSYS = 38, ELOOP = 40, ENODATA = 61, EPROTO = 71, EOVERFLOW = 75, EUSERS = 87, EDQUOT = 122,
     EOPNOTSUPP = 95, ECONNRESET = 104, ETIMEDOUT = 110, ESTALE = 116,
 }
 
@@ -60,7 +60,7 @@ numbers! {
     setxattr = 188/5, fsetxattr = 190/7, fgetxattr = 193/10,
     flistxattr = 196/13, getdents64 = 217/61, exit_group = 231/94, waitid = 247/95,
     unlinkat = 263/35, symlinkat = 266/36, readlinkat = 267/78, fchmodat = 268/53, ppoll = 271/73,
-    unshare = 272/97, signalfd4 = 289/74, dup3 = 292/24, prlimit64 = 302/261, setns = 308/268,
+    unshare = 272/97, signalfd4 = 289/74, dup3 = 292/24, prlimit64 = 302/261, keyctl = 250/219, setns = 308/268,
     seccomp = 317/277, memfd_create = 319/279, bpf = 321/280, execveat = 322/281, statx = 332/291,
     pidfd_send_signal = 424/424,
     open_tree = 428/428, move_mount = 429/429, fsopen = 430/430, fsconfig = 431/431, fsmount = 432/432,

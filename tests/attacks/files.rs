@@ -1,0 +1,351 @@
+//! Attacks on the file system.
+
+use super::*;
+use crate::harness::Need;
+use belljar::{Bytes, Capabilities, Capability, Mount, Upper};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const USER: &[Need] = &[Need::UserNamespaces];
+const OVERLAY: &[Need] = &[Need::UserNamespaces, Need::UserOverlay];
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("attacks::files_source_swapped_in_a_race", USER, source_swapped),
+        Test::new("attacks::files_target_swapped_in_a_race", OVERLAY, target_swapped),
+        Test::new("attacks::files_proc_of_the_image_is_a_link", OVERLAY, proc_is_a_link),
+        Test::new("attacks::files_fake_devices_of_the_image", OVERLAY, fake_devices),
+        Test::new("attacks::files_host_tree_is_untouched", OVERLAY, host_tree_is_untouched),
+        Test::new("attacks::files_propagation", USER, propagation),
+        Test::new("attacks::files_pivot_remnants", USER, pivot_remnants),
+        Test::new("attacks::files_device_nodes", USER, device_nodes),
+        Test::new("attacks::files_handles", USER, handles),
+        Test::new("attacks::files_planted_setuid", USER, planted_setuid),
+        Test::new("attacks::files_overlay_attributes", OVERLAY, overlay_attributes),
+        Test::new("attacks::files_socket_in_a_bind", USER, socket_in_a_bind),
+        Test::new("attacks::files_disk_and_inodes", USER, disk_and_inodes),
+    ]
+}
+
+/// Swaps a path between a directory and a link out while `body` runs.
+fn while_swapping<T>(
+    shared: &std::path::Path,
+    outside: &std::path::Path,
+    body: impl FnOnce() -> Fallible<T>,
+) -> Fallible<T> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| -> std::io::Result<u64> {
+            let (here, away, link) = (shared.join("data"), shared.join("away"), shared.join("link"));
+            let mut swaps = 0;
+            while !stop.load(Ordering::Relaxed) {
+                std::fs::rename(&here, &away)?;
+                symlink(outside, &link)?;
+                std::fs::rename(&link, &here)?;
+                std::thread::yield_now();
+                std::fs::remove_file(&here)?;
+                std::fs::rename(&away, &here)?;
+                std::thread::yield_now();
+                swaps += 1;
+            }
+            Ok(swaps)
+        });
+        let done = body();
+        stop.store(true, Ordering::Relaxed);
+        let swaps = swapper.join().map_err(|_| "the swapper panicked")??;
+        assert!(swaps > 10, "marker: only {swaps} swaps");
+        done
+    })
+}
+
+/// CVE-2021-30465, CVE-2024-23651: the source of a bind is replaced by a link to a secret. Whoever names a source
+/// in a directory of an attacker's gets what is there; but never a mixture: what was looked at is what is mounted.
+fn source_swapped() -> Fallible<()> {
+    let (shared, secret) = (TempDir::new()?, TempDir::new()?);
+    let data = shared.path().join("data");
+    std::fs::create_dir(&data)?;
+    std::fs::write(data.join("plain"), "")?;
+    std::fs::write(secret.path().join("secret"), "")?;
+    // a source of the kind that was seen: a directory, never the file or socket that a link leads to
+    let socket = secret.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket)?;
+    while_swapping(shared.path(), &socket, || {
+        let (mut mounted, mut refused) = (0, 0);
+        for _ in 0..races() {
+            let sandbox = bare().mount(Mount::bind(&data, "/data").read_only()).build()?;
+            match attack(&sandbox, &["list=/data", "connect=/data"]) {
+                Ok(seen) => {
+                    assert_eq!(seen["list=/data"], "plain", "{seen:?}");
+                    assert_ne!(seen["connect=/data"], "ok", "the socket was mounted");
+                    mounted += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(mounted > 0 && refused + mounted == races(), "{mounted} mounted, {refused} refused");
+        Ok(())
+    })
+}
+
+/// The target of a mount, in a layer that others can write, is replaced by a link to the host.
+fn target_swapped() -> Fallible<()> {
+    let (shared, outside) = (TempDir::new()?, TempDir::new()?);
+    std::fs::create_dir(shared.path().join("data"))?;
+    write_payload(&shared.path().join("attack"))?;
+    for dir in ["proc", "dev", "tmp"] {
+        std::fs::create_dir(shared.path().join(dir))?;
+    }
+    let host = |path: &std::path::Path| -> Fallible<String> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(format!("{mounts}{:?}", std::fs::read_dir(path)?.count()))
+    };
+    let before = host(outside.path())?;
+    while_swapping(shared.path(), outside.path(), || {
+        let mut ran = 0;
+        for _ in 0..races() / 2 {
+            let sandbox = Sandbox::builder(RootFs::dir(shared.path())).mount(Mount::tmpfs("/data/inner")).build()?;
+            // an error when the target goes away in between; a mount nowhere but in the sandbox
+            ran += usize::from(attack(&sandbox, &["create=/data/inner/f"]).is_ok());
+        }
+        assert!(ran > 0);
+        Ok(())
+    })?;
+    assert_eq!(host(outside.path())?, before);
+    Ok(())
+}
+
+/// CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-54867.
+fn proc_is_a_link() -> Fallible<()> {
+    for (name, to) in [("proc", "tmp/fake"), ("proc", "/proc/../tmp"), ("dev", "tmp"), ("sys", "proc")] {
+        let layer = TempDir::new()?;
+        write_payload(&layer.path().join("attack"))?;
+        for dir in ["proc", "dev", "tmp", "sys", "tmp/fake"].into_iter().filter(|dir| *dir != name) {
+            std::fs::create_dir_all(layer.path().join(dir))?;
+        }
+        symlink(to, layer.path().join(name))?;
+        let sandbox = Sandbox::builder(RootFs::dir(layer.path())).mount(Mount::sysfs("/sys")).build()?;
+        // either refused, or masked where it really is
+        if let Ok(seen) =
+            attack(&sandbox, &["open-write=/proc/sys/kernel/core_pattern", "open-write=/proc/sysrq-trigger"])
+        {
+            let refusals = "EACCES|EROFS|ENOENT|ENOTDIR";
+            expect(
+                &seen,
+                &[("open-write=/proc/sys/kernel/core_pattern", refusals), ("open-write=/proc/sysrq-trigger", refusals)],
+            );
+        }
+    }
+    Ok(())
+}
+
+/// CVE-2025-31133, CVE-2025-62161: /dev/null of the image, with which masks would be made.
+fn fake_devices() -> Fallible<()> {
+    let layer = TempDir::new()?;
+    write_payload(&layer.path().join("attack"))?;
+    for dir in ["proc", "dev", "tmp"] {
+        std::fs::create_dir(layer.path().join(dir))?;
+    }
+    symlink("/proc/sys/kernel/core_pattern", layer.path().join("dev/null"))?;
+    std::fs::write(layer.path().join("dev/zero"), "not zero")?;
+    let sandbox = Sandbox::builder(RootFs::dir(layer.path())).build()?;
+    let seen = attack(
+        &sandbox,
+        &["open-write=/dev/null", "read=/dev/null", "read=/dev/zero", "read=/proc/kcore", "read=/proc/keys"],
+    )?;
+    expect(
+        &seen,
+        &[
+            ("open-write=/dev/null", "ok"),
+            ("read=/dev/null", "ok 0"),
+            ("read=/dev/zero", "ok 4096"),
+            ("read=/proc/kcore", "ok 0|ENOENT"),
+            ("read=/proc/keys", "ok 0|ENOENT"),
+        ],
+    );
+    Ok(())
+}
+
+/// All names, inodes, sizes and times below a directory.
+fn tree(dir: &std::path::Path) -> Fallible<Vec<String>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let found = std::fs::symlink_metadata(&path)?;
+        all.push(format!(
+            "{} {} {} {} {}",
+            path.display(),
+            found.ino(),
+            found.len(),
+            found.mtime_nsec(),
+            found.ctime_nsec()
+        ));
+        if found.is_dir() {
+            all.extend(tree(&path)?);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// CVE-2024-45310, CVE-2024-23652: stubs of mount points, made and removed in the host's tree.
+fn host_tree_is_untouched() -> Fallible<()> {
+    let (layer, bind) = (TempDir::new()?, TempDir::new()?);
+    write_payload(&layer.path().join("attack"))?;
+    std::fs::write(bind.path().join("file"), "x")?;
+    let before = (tree(layer.path())?, tree(bind.path())?);
+    let builder = || Sandbox::builder(RootFs::dir(layer.path())).mount(Mount::bind(bind.path(), "/a/b/c").read_only());
+    let sandbox = builder().mount(Mount::tmpfs("/d/e")).build()?;
+    let seen = attack(&sandbox, &["create=/attack2", "mkdir=/d/f", "create=/a/b/c/file2", "open-write=/attack"])?;
+    expect(
+        &seen,
+        &[
+            ("create=/attack2", "ok"),
+            ("mkdir=/d/f", "ok"),
+            ("create=/a/b/c/file2", "EROFS"),
+            ("open-write=/attack", "ok|EACCES|ETXTBSY"),
+        ],
+    );
+    // a target below a bind would have to be made in the host's directory
+    let stub = builder().mount(Mount::tmpfs("/a/b/c/stub")).build()?;
+    assert!(stub.spawn(&payload(&[])).is_err());
+    assert_eq!((tree(layer.path())?, tree(bind.path())?), before);
+    Ok(())
+}
+
+fn propagation() -> Fallible<()> {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo");
+    let before = mounts()?;
+    let keep = Security::new().capabilities(Capabilities::keep([Capability::SysAdmin]));
+    let seen = with(keep.clone(), &["mount=/tmp", "mount=/dev/shm"])?;
+    expect(&seen, &[("mount=/tmp", "ok"), ("mount=/dev/shm", "ok")]);
+    // the host's root with all its mounts
+    let (dir, path) = payload_file()?;
+    let sandbox = host().mount(Mount::bind(dir.path(), "/tmp")).security(keep).build()?;
+    let mut command = Command::new("/tmp/attack");
+    let output = sandbox.output(command.args(["mount=/tmp", "mount=/var", "mount=/usr"]))?;
+    expect(&parse(&text(&output))?, &[("mount=/tmp", "ok"), ("mount=/var", "ok"), ("mount=/usr", "ok")]);
+    assert!(path.exists());
+    assert_eq!(mounts()?, before);
+    Ok(())
+}
+
+fn pivot_remnants() -> Fallible<()> {
+    let output = bare().mount(Mount::tmpfs("/tmp")).build()?.output(&payload(&[
+        "read=/proc/self/mountinfo",
+        "double-chroot",
+        "walk-up",
+    ]))?;
+    let seen = parse(&text(&output))?;
+    expect(&seen, &[("double-chroot", "EPERM")]);
+    // even with the capability the walk ends in the sandbox
+    let keep = Security::new().capabilities(Capabilities::keep([Capability::SysChroot]));
+    let seen = with(keep, &["double-chroot", "list=/"])?;
+    expect(&seen, &[("double-chroot", "ok")]);
+    let mut names: Vec<_> = seen["list=/"].split(' ').collect();
+    names.sort_unstable();
+    assert_eq!(names.join(" "), "attack dev proc tmp");
+    // nothing of the host in mountinfo, but for what was asked for
+    let mounts = prints(
+        &host().mounts(belljar::Mounts::none().mount(Mount::proc("/proc"))).build()?,
+        "cat /proc/self/mountinfo",
+    )?;
+    assert!(!mounts.contains("belljar") && mounts.lines().any(|l| l.contains(" / / ")), "{mounts}");
+    Ok(())
+}
+
+fn device_nodes() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    let root = nix::unistd::geteuid().is_root();
+    if root {
+        // a device file that the host has, in a directory that is bound
+        let made = std::process::Command::new("mknod").arg(dir.path().join("null")).args(["c", "1", "3"]).status()?;
+        assert!(made.success());
+        std::fs::set_permissions(dir.path().join("null"), std::fs::Permissions::from_mode(0o666))?;
+    }
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    let builder = || bare().mount(Mount::tmpfs("/tmp").mode(0o777));
+    let attempts = ["mknod=/tmp/a", "mknod=/bind/b", "mknod-block=/tmp/c", "open-read=/bind/null"];
+    let seen = attack(&builder().mount(Mount::bind(dir.path(), "/bind")).build()?, &attempts)?;
+    expect(
+        &seen,
+        &[
+            ("mknod=/tmp/a", "EPERM"),
+            ("mknod=/bind/b", "EPERM"),
+            ("mknod-block=/tmp/c", "EPERM"),
+            ("open-read=/bind/null", "EACCES|ENOENT"),
+        ],
+    );
+    if root {
+        expect(&seen, &[("open-read=/bind/null", "EACCES")]);
+        // control: with devices allowed there
+        let sandbox = builder().mount(Mount::bind(dir.path(), "/bind").allow_devices()).build()?;
+        expect(&attack(&sandbox, &["open-read=/bind/null"])?, &[("open-read=/bind/null", "ok")]);
+    }
+    Ok(())
+}
+
+/// "shocker": files by their inode numbers, past all paths.
+fn handles() -> Fallible<()> {
+    refused_inside(&[("by-handle", "EPERM")])?;
+    let open = Security::new().seccomp(belljar::Seccomp::Unconfined);
+    expect(&with(open, &["by-handle"])?, &[("by-handle", "EPERM")]);
+    if nix::unistd::geteuid().is_root() && Need::Root.probe().is_ok() {
+        // control: outside the handle is looked at
+        assert_ne!(outside(&["by-handle"])?["by-handle"], "EPERM");
+    }
+    Ok(())
+}
+
+/// A set-uid program planted through a writable bind, for somebody outside to run.
+fn planted_setuid() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    let sandbox = bare().mount(Mount::bind(dir.path(), "/bind")).build()?;
+    expect(
+        &attack(&sandbox, &["plant-setuid=/bind/planted", "uid"])?,
+        &[("plant-setuid=/bind/planted", "ok"), ("uid", "ok 0")],
+    );
+    let found = std::fs::metadata(dir.path().join("planted"))?;
+    assert_ne!(found.uid(), 0, "root's: {:o}", found.mode());
+    Ok(())
+}
+
+/// CVE-2021-3493, CVE-2023-0386, CVE-2023-32629: marks that make another file system of a layer.
+fn overlay_attributes() -> Fallible<()> {
+    let layer = TempDir::new()?;
+    write_payload(&layer.path().join("attack"))?;
+    let root = RootFs::dir(layer.path()).upper(Upper::Discard { bytes: Bytes::mib(8), inodes: 100 });
+    let sandbox = Sandbox::builder(root).build()?;
+    let seen = attack(&sandbox, &["mkdir=/d", "xattr=/d", "list=/"])?;
+    expect(&seen, &[("mkdir=/d", "ok"), ("xattr=/d", "EPERM|EOPNOTSUPP")]);
+    Ok(())
+}
+
+/// Connecting takes no write access: a read-only bind does not protect what listens there.
+fn socket_in_a_bind() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    let path = dir.path().join("s");
+    let _listener = std::os::unix::net::UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
+    let error = refused(bare().mount(Mount::bind(&path, "/s").read_only()).build()?.spawn(&payload(&["connect=/s"])))?;
+    assert!(error.to_string().contains("Mount::socket"), "{error}");
+    // control: asked for by its name it is there
+    let sandbox = bare().mount(Mount::socket(&path, "/s")).build()?;
+    expect(&attack(&sandbox, &["connect=/s"])?, &[("connect=/s", "ok")]);
+    Ok(())
+}
+
+fn disk_and_inodes() -> Fallible<()> {
+    let root = RootFs::empty().file_mode("/attack", 0o755, PAYLOAD);
+    let root = root.upper(Upper::Discard { bytes: Bytes::mib(8), inodes: 500 });
+    let sandbox = Sandbox::builder(root).mount(Mount::tmpfs("/small").bytes(Bytes::mib(3)).inodes(50)).build()?;
+    let seen = attack(&sandbox, &["fill=/x", "fill=/small/x", "fill=/dev/shm/x", "fill=/dev/x"])?;
+    expect(&seen, &[("fill=/small/x", "ok 3"), ("fill=/dev/shm/x", "ok 64"), ("fill=/dev/x", "ok 0")]);
+    assert!(matches!(seen["fill=/x"].as_str(), "ok 7" | "ok 8" | "EROFS"), "{seen:?}");
+    let seen = attack(&sandbox, &["inodes=/small", "inodes=/tmp"])?;
+    for (place, most) in [("inodes=/small", 50), ("inodes=/tmp", 8192)] {
+        let count: u64 = seen[place].trim_start_matches("ok ").parse()?;
+        assert!(count > most / 2 && count <= most, "{seen:?}");
+    }
+    Ok(())
+}

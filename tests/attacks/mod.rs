@@ -1,0 +1,131 @@
+//! Attacks by class: what a payload tries in a default sandbox, and what it must see.
+//!
+//! Each test has a control, in which the same attempt succeeds or fails otherwise (outside of any sandbox, or in one
+//! with the defence opted out of), and a marker: the payload says that it has run. Races run a thousand
+//! attempts, and a hundred thousand with `BELLJAR_TEST_LONG` set.
+
+mod before_exec;
+mod files;
+pub mod kernel_interfaces;
+mod resources;
+
+use crate::common::*;
+use crate::harness::{TempDir, Test};
+use belljar::{Command, RootFs, Sandbox, SandboxBuilder, Security, Stdio};
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+/// The program of `payload/`.
+const PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/attack.elf"));
+
+pub fn tests() -> Vec<Test> {
+    [before_exec::tests(), files::tests(), kernel_interfaces::tests(), resources::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Writes the payload to a file.
+pub fn write_payload(path: &std::path::Path) -> std::io::Result<()> {
+    std::fs::write(path, PAYLOAD)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+/// How many times a race is run.
+fn races() -> usize {
+    if std::env::var_os("BELLJAR_TEST_LONG").is_some() { 100_000 } else { 1_000 }
+}
+
+/// A root with the payload and nothing else; all the rest is the default.
+fn bare() -> SandboxBuilder {
+    Sandbox::builder(RootFs::empty().file_mode("/attack", 0o755, PAYLOAD))
+}
+
+/// What each attempt saw.
+type Seen = BTreeMap<String, String>;
+
+/// `attack ATTEMPT...`
+fn payload(attempts: &[&str]) -> Command {
+    let mut command = Command::new("/attack");
+    command.args(attempts);
+    command
+}
+
+/// Runs attempts in a sandbox.
+fn attack(sandbox: &Sandbox, attempts: &[&str]) -> Fallible<Seen> {
+    let output = sandbox.output(&payload(attempts))?;
+    let seen = parse(&text(&output))?;
+    if seen.len() != attempts.len() {
+        return Err(format!("{} of {} attempts: {}: {seen:?}", seen.len(), attempts.len(), output.exit).into());
+    }
+    Ok(seen)
+}
+
+/// In a default sandbox.
+fn inside(attempts: &[&str]) -> Fallible<Seen> {
+    attack(&bare().build()?, attempts)
+}
+
+/// In one that opts out by this.
+fn with(security: Security, attempts: &[&str]) -> Fallible<Seen> {
+    attack(&bare().security(security).build()?, attempts)
+}
+
+/// Outside of any sandbox.
+fn outside(attempts: &[&str]) -> Fallible<Seen> {
+    let (_dir, path) = payload_file()?;
+    let output = std::process::Command::new(path)
+        .args(attempts)
+        .current_dir("/usr")
+        .stdin(std::process::Stdio::null())
+        .output()?;
+    parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn payload_file() -> Fallible<(TempDir, PathBuf)> {
+    let dir = TempDir::new()?;
+    let path = dir.path().join("attack");
+    write_payload(&path)?;
+    Ok((dir, path))
+}
+
+fn parse(text: &str) -> Fallible<Seen> {
+    let mut lines = text.lines();
+    if lines.next() != Some("attack: here") {
+        return Err(format!("the payload did not run: {text:?}").into());
+    }
+    Ok(lines.filter_map(|line| line.split_once(": ")).map(|(what, saw)| (what.into(), saw.trim().into())).collect())
+}
+
+/// Asserts what attempts saw: one of the words after the name, separated by `|`.
+fn expect(seen: &Seen, wanted: &[(&str, &str)]) {
+    let mut wrong = Vec::new();
+    for (attempt, words) in wanted {
+        let saw = seen.get(*attempt).map(String::as_str);
+        let fits = saw.is_some_and(|saw| {
+            let first = saw.split(' ').next().unwrap_or_default();
+            words.split('|').any(|word| word == saw || word == first)
+        });
+        if !fits {
+            wrong.push(format!("{attempt}: wanted {words}, saw {}", saw.unwrap_or("nothing")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Tries all of `wanted` in a default sandbox.
+fn refused_inside(wanted: &[(&str, &str)]) -> Fallible<()> {
+    let attempts: Vec<_> = wanted.iter().map(|(attempt, _)| *attempt).collect();
+    expect(&inside(&attempts)?, wanted);
+    Ok(())
+}
+
+/// The payload's exit by a signal, in a sandbox.
+fn signal_of(sandbox: &Sandbox, attempt: &str) -> Fallible<Option<i32>> {
+    let mut command = payload(&[attempt]);
+    command.stdout(Stdio::Piped);
+    let output = sandbox.output(&command)?;
+    assert!(text(&output).starts_with("attack: here"), "marker");
+    Ok(output.exit.signal())
+}

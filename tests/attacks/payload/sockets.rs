@@ -1,0 +1,52 @@
+//! Attempts on sockets.
+
+use crate::attempts::{nr, number, raw};
+use crate::say::Line;
+use crate::sys::kernel::{Errno, Result, call};
+use core::ffi::CStr;
+
+/// `socket=FAMILY,TYPE,PROTOCOL`.
+pub fn socket(argument: &CStr, line: Line) {
+    let mut numbers = [0usize; 3];
+    for (to, text) in numbers.iter_mut().zip(argument.to_bytes().split(|b| *b == b',')) {
+        *to = text.iter().fold(0, |n, d| n * 10 + usize::from(d.wrapping_sub(b'0')));
+    }
+    line.result(raw(crate::sys::kernel::raw::nr::socket, &numbers))
+}
+
+fn connect(fd: i32, address: &[u8]) -> Result<usize> {
+    let answer = raw(nr::connect, &[fd as usize, address.as_ptr() as usize, address.len()]);
+    call::close(fd)?;
+    answer
+}
+
+pub fn connect_unix(path: &CStr, is_abstract: bool) -> Result<usize> {
+    let mut address = [0u8; 110];
+    address[0] = 1;
+    let at = 2 + usize::from(is_abstract);
+    let path = path.to_bytes();
+    address.get_mut(at..at + path.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path);
+    // of an abstract name the length counts
+    let len = at + path.len() + usize::from(!is_abstract);
+    connect(call::socket(1, 1, 0)?, &address[..len])
+}
+
+/// The loopback address, or 169.254.169.254 with a negative port.
+pub fn connect_ipv4(port: &CStr) -> Result<usize> {
+    let port = number(port);
+    let host: [u8; 4] = if port < 0 { [169, 254, 169, 254] } else { [127, 0, 0, 1] };
+    let [high, low] = (port.unsigned_abs() as u16).to_be_bytes();
+    let address = [2, 0, high, low, host[0], host[1], host[2], host[3], 0, 0, 0, 0, 0, 0, 0, 0];
+    connect(call::socket(2, 1, 0)?, &address)
+}
+
+/// fe80::1 on interface 2.
+pub fn connect_ipv6(port: &CStr) -> Result<usize> {
+    let [high, low] = (number(port) as u16).to_be_bytes();
+    let mut address = [0u8; 28];
+    address[..4].copy_from_slice(&[10, 0, high, low]);
+    address[8..10].copy_from_slice(&[0xfe, 0x80]);
+    address[23] = 1;
+    address[24] = 2;
+    connect(call::socket(10, 1, 0)?, &address)
+}
