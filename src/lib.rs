@@ -48,6 +48,8 @@ pub use cgroup::{
     CgroupLimits, CgroupParent, ClassId, CpuIdle, DeviceAccess, DeviceKind, DeviceNumbers, Devices, IoMax, OomKill,
     RdmaMax, Swept, sweep,
 };
+#[cfg(feature = "tokio")]
+pub use child::AsyncChild;
 pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};

@@ -114,6 +114,17 @@ impl Sandbox {
         self.spawn_with(command, Defaults::Null)
     }
 
+    /// Starts a program, for tokio. No future: as tokio's own `Command::spawn` it takes the
+    /// time of the thread, about a millisecond until the program executes; where that
+    /// is too long, `spawn_blocking` a [`spawn`](Sandbox::spawn) and then [`AsyncChild::new`](crate::AsyncChild::new).
+    ///
+    /// # Errors
+    /// As [`spawn`](Sandbox::spawn) and [`AsyncChild::new`](crate::AsyncChild::new).
+    #[cfg(feature = "tokio")]
+    pub fn spawn_async(&self, command: &Command) -> Result<crate::AsyncChild> {
+        crate::AsyncChild::new(self.spawn(command)?)
+    }
+
     /// Starts a program and waits for it.
     ///
     /// # Errors

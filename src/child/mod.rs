@@ -7,12 +7,16 @@ mod freeze;
 mod lines;
 mod namespaces;
 mod output;
+#[cfg(feature = "tokio")]
+mod reactor;
 mod verdict;
 
 pub use exit::{Exit, Usage};
 pub use freeze::Frozen;
 pub use lines::{Line, LineEnd, Lines, Stream};
 pub use output::Output;
+#[cfg(feature = "tokio")]
+pub use reactor::AsyncChild;
 pub(crate) use verdict::Evidence;
 pub use verdict::Verdict;
 
@@ -23,6 +27,8 @@ use crate::process::{Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::pty::Pty;
 use crate::rootfs::Kept;
+#[cfg(feature = "tokio")]
+use crate::sys::kernel::abi::SIGCONT;
 use crate::sys::kernel::abi::{Rusage, SIGKILL};
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
@@ -256,7 +262,7 @@ impl Child {
         match self.init {
             Init::Shim => self.request(Request::Signal(signal)).map_err(|_| fail(Errno::ESRCH)),
             Init::Payload => {
-                if signal == SIGKILL && !self.pidfd.wait_exited(Some(Duration::ZERO)).is_ok_and(|ended| ended) {
+                if signal == SIGKILL && !self.ends_within(Duration::ZERO) {
                     self.cause.store(cause::HANDLE, Ordering::Relaxed);
                 }
                 self.pidfd.send_signal(signal).map_err(fail)
@@ -303,21 +309,41 @@ impl Child {
 
     /// Kills for a reason, which is recorded before the signal is sent.
     fn kill_for(&mut self, cause: u32, scope: KillScope) -> Result<()> {
+        if self.exit.is_some() || self.ask_to_kill(cause, scope) && self.ends_within(KILL_BOUND) {
+            return Ok(());
+        }
+        self.kill_by_force(cause)
+    }
+
+    /// As `kill_for`, without waiting for the shim to react: one that somebody has stopped is continued.
+    #[cfg(feature = "tokio")]
+    fn start_kill(&mut self, cause: u32, scope: KillScope) -> Result<()> {
         if self.exit.is_some() {
             return Ok(());
         }
+        if self.ask_to_kill(cause, scope) {
+            let _ = self.pidfd.send_signal(SIGCONT); // EPERM: then it was not stopped by one of ours either
+            return Ok(());
+        }
+        self.kill_by_force(cause)
+    }
+
+    /// Whether the shim has been asked.
+    fn ask_to_kill(&self, cause: u32, scope: KillScope) -> bool {
         let request = match scope {
             KillScope::Init => Request::KillInit,
             KillScope::Tree => Request::Kill(cause),
         };
-        if self.init == Init::Shim && self.request(request).is_ok() {
-            // a bound, should the shim be stopped
-            let ended = self.pidfd.wait_exited(Some(Duration::from_millis(500)));
-            if ended.is_ok_and(|ended| ended) {
-                return Ok(());
-            }
-        }
-        if !self.pidfd.wait_exited(Some(Duration::ZERO)).is_ok_and(|ended| ended) {
+        self.init == Init::Shim && self.request(request).is_ok()
+    }
+
+    fn ends_within(&self, bound: Duration) -> bool {
+        self.pidfd.wait_exited(Some(bound)).is_ok_and(|ended| ended)
+    }
+
+    /// Kills the first process, and with it, by the kernel, the others of its pid namespace.
+    fn kill_by_force(&self, cause: u32) -> Result<()> {
+        if !self.ends_within(Duration::ZERO) {
             self.cause.store(cause, Ordering::Relaxed);
         }
         match self.pidfd.send_signal(SIGKILL) {
@@ -355,6 +381,9 @@ impl AsFd for Child {
     }
 }
 
+/// How long the shim has to react: it is stopped if it does not.
+const KILL_BOUND: Duration = Duration::from_millis(500);
+
 /// A killed process is gone within microseconds, unless the kernel itself is stuck (a
 /// dead NFS server): then it is left to the host's init rather than hang the caller.
 const DROP_BOUND: Duration = Duration::from_secs(10);
@@ -366,7 +395,7 @@ impl Drop for Child {
         }
         if self.exit.is_none() {
             let killed = self.kill(KillScope::Tree).is_ok();
-            if killed && self.pidfd.wait_exited(Some(DROP_BOUND)).is_ok_and(|ended| ended) {
+            if killed && self.ends_within(DROP_BOUND) {
                 // ECHILD: a reaper of the host was faster, which is as good
                 let _ = self.pidfd.try_wait();
             }

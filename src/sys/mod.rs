@@ -23,6 +23,8 @@ pub mod namespace;
 pub mod path;
 pub mod pidfd;
 pub mod pty;
+#[cfg(feature = "tokio")]
+pub(crate) mod reactor;
 pub mod socket;
 pub mod tree;
 

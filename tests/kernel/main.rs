@@ -28,6 +28,8 @@ mod pty;
 mod rootfs;
 mod security;
 mod source;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod verdict;
 
 use std::process::ExitCode;
@@ -92,6 +94,8 @@ fn main() -> ExitCode {
         limits::tests,
         output::tests,
         freeze::tests,
+        #[cfg(feature = "tokio")]
+        tokio::tests,
         errors::tests,
         hosts::tests,
         attacks::tests,
