@@ -13,6 +13,7 @@ use crate::rootfs::{Changes, RootFs};
 use crate::security::Security;
 use crate::testing;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A specification that has been found consistent: a template, from which each spawn
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// ```
 #[derive(Debug)]
 pub struct Sandbox {
-    template: Template,
+    template: Arc<Template>,
 }
 
 /// Says what a [`Sandbox`] is to be. Setters cannot fail; [`build`](SandboxBuilder::build) checks.
@@ -82,7 +83,7 @@ impl SandboxBuilder {
     /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) with all [`defects`](crate::Error::defects) together.
     pub fn build(self) -> Result<Sandbox> {
         prepare();
-        Ok(Sandbox { template: Template::new(self.spec)? })
+        Ok(Sandbox { template: Arc::new(Template::new(self.spec)?) })
     }
 }
 
@@ -172,9 +173,7 @@ impl Sandbox {
             match launch(&program, without) {
                 Ok(running) => {
                     let output_max = command.limits().output_max();
-                    let Template { init, groups, confinement, .. } = &self.template;
-                    let child = Child::new(running, streams, kept, *init, output_max, groups);
-                    return Ok(child.with_filter(confinement.kills()));
+                    return Ok(Child::new(running, streams, kept, &self.template, output_max));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it, and not again in this process

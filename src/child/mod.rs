@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod changes;
+mod enter;
 mod exit;
 mod freeze;
 mod lines;
@@ -20,9 +21,10 @@ pub use reactor::AsyncChild;
 pub(crate) use verdict::Evidence;
 pub use verdict::Verdict;
 
-use crate::cgroup::{Group, Places};
+use crate::cgroup::Group;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Running;
+use crate::plan::Template;
 use crate::process::{Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::pty::Pty;
@@ -36,6 +38,7 @@ use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -70,6 +73,10 @@ pub struct Child {
     pidfd: PidFd,
     control: OwnedFd,
     init: Init,
+    /// What it was made from, for those who enter.
+    template: Arc<Template>,
+    /// Whether it is a process that has entered a sandbox: its init is the parent.
+    entered: bool,
     started: Instant,
     /// What the shim reported of the payload's end: its status, and who asked for it.
     reported: Option<(ExitStatus, u32)>,
@@ -98,12 +105,11 @@ impl Child {
         running: Running,
         streams: Streams,
         kept: Kept,
-        init: Init,
+        template: &Arc<Template>,
         output_max: u64,
-        places: &Places,
     ) -> Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
-        notes.extend(places.notes.iter().cloned());
+        notes.extend(template.groups.notes.iter().cloned());
         Child {
             stdin: streams.stdin,
             stdout: streams.stdout,
@@ -112,27 +118,23 @@ impl Child {
             pid,
             pidfd,
             control,
-            init,
+            init: template.init,
+            template: template.clone(),
+            entered: false,
             started: Instant::now(),
             reported: None,
             answer: None,
             used: None,
             cause: AtomicU32::new(cause::NONE),
-            seccomp_kills: false,
+            seccomp_kills: template.confinement.kills(),
             output_max,
             exit: None,
             detached: false,
             notes,
-            group: Group::new(places, groups),
+            group: Group::new(&template.groups, groups),
             kept,
             scratch: given.scratch,
         }
-    }
-
-    /// Whether a seccomp filter of the sandbox kills.
-    pub(crate) fn with_filter(mut self, kills: bool) -> Child {
-        self.seccomp_kills = kills;
-        self
     }
 
     /// The pid, on the host, of the sandbox's first process: the shim, which forwards
@@ -196,6 +198,9 @@ impl Child {
             Err(errno) => return Err(fail(errno)),
         };
         self.hear();
+        if self.entered {
+            self.await_report();
+        }
         let exit = self.judge(own);
         self.exit = Some(exit.clone());
         Ok(Some(exit))
@@ -229,18 +234,19 @@ impl Child {
         Evidence { oom_kills: self.group.oom_kills(), seccomp_kills: self.seccomp_kills }
     }
 
-    /// Takes what the shim has reported.
-    fn hear(&mut self) {
+    /// Takes what the shim has reported. False when it has closed its end.
+    fn hear(&mut self) -> bool {
         let mut packet = [0u8; REPORT_MAX];
         while let Ok((len, _)) = socket::receive(self.control.as_fd(), &mut packet, false) {
             match Report::decode(&packet[..len]) {
                 Some(Report::Exited { status, cause }) => self.reported = Some((ExitStatus::from_raw(status), cause)),
                 Some(Report::Used(used)) => self.used = Some(used),
                 Some(Report::Answer { errno }) => self.answer = Some(errno),
-                _ if len == 0 => return,
+                _ if len == 0 => return false,
                 _ => {}
             }
         }
+        true
     }
 
     /// Sends a signal to the payload. By the shim, so that it arrives also where PID 1

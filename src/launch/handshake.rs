@@ -1,12 +1,14 @@
 //! Handing the Program over, and hearing how it went.
 
 use super::{Given, Unfinished};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::remedy::failure;
 use crate::program::{Op, Program, REPORT_MAX, Report, Slot};
+use crate::sys::clone::Cloned;
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// Well below the default send buffer of a UNIX socket (net.core.wmem_default, 208 KiB).
 const PACKET: usize = 32 * 1024;
@@ -68,34 +70,82 @@ pub(super) fn wait_started(
     mut child: Unfinished,
 ) -> Result<(i32, PidFd, Given)> {
     let stays = program.ops().any(|op| matches!(op, Op::Payload { stay: 1, .. }));
-    let mut packet = [0u8; REPORT_MAX];
     let mut given = Given::default();
     loop {
-        let (len, mut fds) =
-            socket::receive(control, &mut packet, true).map_err(|errno| Error::call("hear from the shim", errno))?;
-        match Report::decode(&packet[..len]) {
-            Some(Report::Failed { op, errno, message }) => {
-                return Err(failure(program, op, Errno(errno), &String::from_utf8_lossy(message)));
-            }
-            Some(Report::Started { .. }) => break,
+        match hear(control, program, &mut given)? {
+            Heard::Started(_) => break,
+            Heard::Given => {}
             // the new process is our child too (CLONE_PARENT); the old one ends and is reaped
-            Some(Report::Moved) => {
-                let pidfd = fds.pop().map(PidFd::from).ok_or_else(|| lost(program))?;
-                let pid = pid_of(&pidfd).ok_or_else(|| lost(program))?;
-                let moved = Unfinished(Some(crate::sys::clone::Cloned { pid, pidfd }));
-                let old = std::mem::replace(&mut child, moved);
+            Heard::Moved(cloned) => {
+                let old = std::mem::replace(&mut child, Unfinished(Some(cloned)));
                 drop(old);
             }
-            Some(Report::Given { what }) => given.take(what, fds.pop().ok_or_else(|| lost(program))?),
-            Some(Report::Exited { .. } | Report::Used(_) | Report::Answer { .. }) => return Err(lost(program)),
             // without a shim that stays, the socket closes when the payload is executed
-            None if len == 0 && !stays => break,
-            None => return Err(lost(program)),
+            Heard::Closed if !stays => break,
+            Heard::Closed => return Err(lost(program)),
         }
     }
     match child.0.take() {
         Some(cloned) => Ok((cloned.pid, cloned.pidfd, given)),
         None => Err(lost(program)),
+    }
+}
+
+/// How long the init of a running sandbox may take to start one more process: it makes
+/// some twenty system calls, unless the sandbox is frozen.
+const ENTRY_BOUND: Duration = Duration::from_secs(10);
+
+/// Waits until a process that enters runs, or an op has failed. It belongs to the sandbox's init.
+pub(super) fn wait_entered(control: BorrowedFd<'_>, program: &Program) -> Result<(Cloned, Given)> {
+    let mut given = Given::default();
+    let end = Instant::now() + ENTRY_BOUND;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match socket::wait_readable(control, Some(left)) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(failure(program, 0, Errno::ETIMEDOUT, "").with_kind(ErrorKind::Busy));
+            }
+            Err(errno) => return Err(Error::call("wait for the shim", errno)),
+        }
+        match hear(control, program, &mut given)? {
+            Heard::Started(Some(cloned)) => return Ok((cloned, given)),
+            Heard::Given => {}
+            Heard::Closed => return Err(failure(program, 0, Errno::ESRCH, "").with_kind(ErrorKind::NotFound)),
+            Heard::Started(None) | Heard::Moved(_) => return Err(lost(program)),
+        }
+    }
+}
+
+enum Heard {
+    /// With the process, if it is not our child.
+    Started(Option<Cloned>),
+    Moved(Cloned),
+    Given,
+    Closed,
+}
+
+/// Hears one word of the shim.
+fn hear(control: BorrowedFd<'_>, program: &Program, given: &mut Given) -> Result<Heard> {
+    let mut packet = [0u8; REPORT_MAX];
+    let (len, mut fds) =
+        socket::receive(control, &mut packet, true).map_err(|errno| Error::call("hear from the shim", errno))?;
+    let mut process = || {
+        let pidfd = PidFd::from(fds.pop()?);
+        Some(Cloned { pid: pid_of(&pidfd)?, pidfd })
+    };
+    match Report::decode(&packet[..len]) {
+        Some(Report::Failed { op, errno, message }) => {
+            Err(failure(program, op, Errno(errno), &String::from_utf8_lossy(message)))
+        }
+        Some(Report::Started { .. }) => Ok(Heard::Started(process())),
+        Some(Report::Moved) => process().map(Heard::Moved).ok_or_else(|| lost(program)),
+        Some(Report::Given { what }) => {
+            given.take(what, fds.pop().ok_or_else(|| lost(program))?);
+            Ok(Heard::Given)
+        }
+        None if len == 0 => Ok(Heard::Closed),
+        Some(Report::Exited { .. } | Report::Used(_) | Report::Answer { .. }) | None => Err(lost(program)),
     }
 }
 

@@ -20,9 +20,9 @@ mod image;
 mod low;
 mod trees;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::remedy::failure;
-use crate::program::{Op, Program, Slot, given};
+use crate::program::{Op, Program, Request, Slot, given};
 use crate::sys::clone::{CloneExec, Cloned};
 use crate::sys::kernel::abi::SIGKILL;
 use crate::sys::namespace::NamespaceFlags;
@@ -154,6 +154,22 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
     handshake::go(control.as_fd(), program, trees)?;
     let (pid, pidfd, given) = handshake::wait_started(control.as_fd(), program, child)?;
     Ok(Running { pid, pidfd, control, given, groups, notes })
+}
+
+/// Runs a Program in one more process of a running sandbox, whose control socket this is, up to
+/// its first instruction.
+pub(crate) fn enter(sandbox: BorrowedFd<'_>, program: &Program) -> Result<Running> {
+    if program.fails_at(0) {
+        return Err(failure(program, 0, Errno::EIO, ""));
+    }
+    let (control, theirs) = socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
+    // EPIPE, ECONNRESET: the sandbox has ended
+    socket::send(sandbox, &Request::Enter.encode(), &[theirs.as_fd()])
+        .map_err(|_| failure(program, 0, Errno::ESRCH, "").with_kind(ErrorKind::NotFound))?;
+    drop(theirs);
+    handshake::send_program(control.as_fd(), program)?;
+    let (Cloned { pid, pidfd }, given) = handshake::wait_entered(control.as_fd(), program)?;
+    Ok(Running { pid, pidfd, control, given, groups: Vec::new(), notes: Vec::new() })
 }
 
 struct Launch<'a> {

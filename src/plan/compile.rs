@@ -7,6 +7,7 @@ use crate::namespace::{MountNamespace, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
 use crate::program::{Builder, Op, Program};
 use crate::rootfs::{Base, Kept, Target};
+use crate::security::Confinement;
 use crate::sys::pidfd::PidFd;
 
 /// A Program and what stays with the library while it runs.
@@ -64,20 +65,52 @@ pub(crate) fn compile(
         |builder| {
             let host = builder.send(Fd::Owned(host_pidfd.into()));
             let lock = kept.send(builder)?;
-            builder.op(Op::Payload { stay: stay.into(), host, lock });
+            builder.op(Op::Payload { stay: stay.into(), host, lock, keep });
             Ok(())
         },
-        |stage, builder| match stage {
-            Stage::BeforeIds => confinement.lower_before_ids(builder),
-            Stage::AfterIds => confinement.lower(builder),
-            Stage::Last => confinement.lower_last(builder),
-        },
+        confine(confinement),
     )?;
     if !builder.fits() {
         return Err(Error::new(ErrorKind::LimitReached, "compile the sandbox: it has more than 1900 sources")
             .with_hint("fewer layers and mounts"));
     }
     Ok(Compiled { program: builder.finish(without, fault), streams, kept })
+}
+
+/// Compiles a command for a process that enters a running sandbox of this template.
+pub(crate) fn compile_entry(
+    template: &Template,
+    command: &Command,
+    without: u32,
+    fault: Option<u32>,
+) -> Result<(Program, Streams)> {
+    let payload_ids = check(template, command, Defaults::Null)?;
+    command.limits().check_entry()?;
+    let mut builder = Builder::new();
+    builder.parent_op(Op::Enter {});
+    let streams =
+        command.lower(&payload_ids, Defaults::Null, &mut builder, |_| Ok(()), confine(&template.confinement))?;
+    Ok((builder.finish(without, fault), streams))
+}
+
+/// What confines a process, by stages.
+fn confine(confinement: &Confinement) -> impl Fn(Stage, &mut Builder) {
+    |stage, builder| match stage {
+        Stage::BeforeIds => confinement.lower_before_ids(builder),
+        Stage::AfterIds => confinement.lower(builder),
+        Stage::Last => confinement.lower_last(builder),
+    }
+}
+
+/// Checks a command against the sandbox it is for, and gives the sandbox's ids.
+fn check(template: &Template, command: &Command, defaults: Defaults) -> Result<Ids> {
+    let payload_ids = payload_ids(template);
+    let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
+        move |id: u32| template.ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
+    };
+    command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids, template.init)?;
+    command.check_terminal(template.mounts.has_devpts(), defaults)?;
+    Ok(payload_ids)
 }
 
 fn payload_ids(template: &Template) -> Ids {

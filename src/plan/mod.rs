@@ -7,4 +7,4 @@ mod compile;
 pub(crate) mod remedy;
 
 pub(crate) use check::{Spec, Template};
-pub(crate) use compile::{Compiled, compile};
+pub(crate) use compile::{Compiled, compile, compile_entry};

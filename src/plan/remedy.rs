@@ -54,6 +54,11 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
             "a higher pids_max: the shim and the payload are two; or a higher pids.max of the host's group, or RLIMIT_NPROC",
         ),
         (Op::Clone { flags, .. }, errno) => clone(*flags, errno),
+        (Op::Enter {}, Errno::ESRCH) => say(NotFound, "a sandbox that still runs: it ends when its payload does"),
+        (Op::Enter {}, Errno::EMFILE) => say(LimitReached, "to let some of those that have entered end: at most 64 are held at once"),
+        (Op::Enter {}, Errno::EBUSY) => say(Busy, "to let go of its Frozen first"),
+        (Op::Enter {}, Errno::ETIMEDOUT) => say(Busy, "a sandbox that is neither frozen nor stopped"),
+        (Op::Enter {}, Errno::EAGAIN) => say(LimitReached, "a higher limit of processes for the sandbox (pids.max, RLIMIT_NPROC)"),
         (Op::MapIds { helper: 1, .. }, Errno::ENOENT) => {
             say(NotSupported, "the package uidmap (newuidmap, newgidmap), or IdMap::caller(), which needs no helper")
         }

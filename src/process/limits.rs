@@ -1,7 +1,7 @@
 //! What a run is allowed: time and output.
 
 use super::{Command, Init};
-use crate::error::Defect;
+use crate::error::{Defect, Error, Result};
 use crate::program::{Builder, Op};
 use crate::units::Bytes;
 use std::time::Duration;
@@ -93,6 +93,17 @@ impl Limits {
                 ));
             }
         }
+    }
+
+    /// What is asked of a process that enters: its CPU time is part of the sandbox's.
+    pub(crate) fn check_entry(&self) -> Result<()> {
+        if self.cpu.is_none() {
+            return Ok(());
+        }
+        Err(Error::spec(vec![Defect::new(
+            "a limit of CPU time for a process that enters: the sandbox's counts all of its processes",
+            "Command::cpu_time with Sandbox::spawn, or Command::wall_time",
+        )]))
     }
 
     /// What the shim enforces.

@@ -13,6 +13,7 @@ impl Op<'_> {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Op::Clone { .. } => "clone",
+            Op::Enter {} => "enter",
             Op::MapIds { .. } => "map-ids",
             Op::Tree { .. } => "tree",
             Op::GroupEnable { .. } => "group-enable",
@@ -82,6 +83,7 @@ impl Display for Op<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
             Op::Clone { flags, .. } => write!(f, "clone the shim into new namespaces: {}", Kinds(flags)),
+            Op::Enter {} => f.write_str("ask the init of the sandbox for one more process"),
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
                 let text = |map: &[u8]| {
                     let lines: Vec<_> = map.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();

@@ -61,8 +61,14 @@ pub fn was_cpu_seconds(signal: i32, usage: &Rusage) -> bool {
     used as u64 >= limit.load(Ordering::Relaxed).saturating_mul(percent)
 }
 
-/// The clock that limits are measured by: it stands still while the machine sleeps.
-fn now() -> u64 {
+/// The time until then, for a poll.
+pub fn until(at: u64) -> [i64; 2] {
+    let left = at.saturating_sub(now());
+    [(left / 1_000_000) as i64, (left % 1_000_000 * 1000) as i64]
+}
+
+/// The clock that limits are measured by, in microseconds: it stands still while the machine sleeps.
+pub fn now() -> u64 {
     call::clock(CLOCK_MONOTONIC).unwrap_or(0)
 }
 
@@ -120,11 +126,7 @@ impl Watch {
                 at = at.min(self.look);
             }
         }
-        if at == u64::MAX {
-            return None;
-        }
-        let left = at.saturating_sub(now());
-        Some([(left / 1_000_000) as i64, (left % 1_000_000 * 1000) as i64])
+        if at == u64::MAX { None } else { Some(until(at)) }
     }
 
     /// What is due now.

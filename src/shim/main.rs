@@ -26,6 +26,7 @@ mod sys {
 mod classic;
 mod confine;
 mod descriptors;
+mod enter;
 mod identity;
 mod init_layer;
 mod limits;
@@ -54,8 +55,8 @@ pub const CONTROL: i32 = 3;
 
 extern "C" fn main() -> ! {
     let _ = call::set_name(c"belljar"); // a label for ps, nothing hangs on it
-    // SAFETY: this is the only thread, and `program` is called once.
-    match unsafe { receive::program() } {
+    // SAFETY: this is the only thread, and there was no Program before.
+    match unsafe { receive::program(CONTROL) } {
         Ok(received) => run::program(received),
         Err(errno) => {
             state::report_failure(0, errno, b"the Program did not arrive whole");

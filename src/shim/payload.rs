@@ -14,6 +14,18 @@ use crate::watch;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+/// How the payload is to be started, and what stays with the shim.
+pub struct Payload {
+    /// Whether the shim stays as PID 1.
+    pub stay: bool,
+    /// A pidfd of the host process.
+    pub host: Slot,
+    /// A lock to hold.
+    pub lock: Slot,
+    /// The payload's capabilities.
+    pub keep: u64,
+}
+
 /// Set by the payload's process when one of its ops failed; it shares our memory
 /// until it has executed its program.
 static FAILED: AtomicBool = AtomicBool::new(false);
@@ -29,31 +41,40 @@ pub fn failed() -> ! {
 }
 
 /// Splits off the payload's process, or goes on as the payload itself.
-pub fn start(ops: &mut Ops, state: &mut State, stay: bool, host: Slot, lock: Slot) -> Result<()> {
+pub fn start(ops: &mut Ops, state: &mut State, payload: &Payload) -> Result<()> {
     call::fcntl(CONTROL, F_SETFD, FD_CLOEXEC as usize)?;
-    if !stay {
+    if !payload.stay {
         return Ok(());
     }
-    let watched = watch::Watched::prepare(state.get(host)?, state.get(lock).unwrap_or(-1), state.limits)?;
-    let mut child = (ops, state);
-    // SAFETY: the only reference to the static: the payload is started once, by the only thread.
-    let stack = unsafe { &mut *(&raw mut STACK) };
+    let watched = watch::Watched::prepare(state, payload)?;
     let mut args = CloneArgs { exit_signal: SIGCHLD as u64, ..CloneArgs::default() };
+    match split(ops, state, &mut args)? {
+        Some(pid) => watched.watch(pid),
+        None => call::exit_group(125),
+    }
+}
+
+/// Runs the rest of a Program in a process of its own, which reports to [`state::control`].
+/// Gives its pid, or `None` when an op failed and it has reported that.
+pub fn split(ops: &mut Ops, state: &mut State, args: &mut CloneArgs) -> Result<Option<i32>> {
+    let control = state::control();
+    FAILED.store(false, Ordering::Relaxed);
+    let mut child = (ops, state);
+    // SAFETY: the only reference to the static: the process that had it before has executed or
+    // ended, as this function then returned.
+    let stack = unsafe { &mut *(&raw mut STACK) };
     // SAFETY: this is the only thread of the process, without thread-local storage; the
     // child runs the rest of the Program on `child`, which outlives the clone because
     // this frame sleeps until the child has executed or ended.
-    let pid = unsafe { vfork(&mut args, stack, in_child, (&raw mut child).cast()) }?;
-    state::set_control(CONTROL); // the child may have moved its own
-    if FAILED.load(Ordering::Relaxed) {
-        call::exit_group(125); // the child has reported
-    }
-    watched.watch(pid)
+    let pid = unsafe { vfork(args, stack, in_child, (&raw mut child).cast()) }?;
+    state::set_control(control); // the child may have moved its own
+    Ok(if FAILED.load(Ordering::Relaxed) { None } else { Some(pid) })
 }
 
 /// # Safety
-/// `argument` points to the pair of `start`.
+/// `argument` points to the pair of `split`.
 unsafe extern "C" fn in_child(argument: *mut u8) -> ! {
-    // SAFETY: `start` passes a pointer to its pair, and sleeps while we use it.
+    // SAFETY: `split` passes a pointer to its pair, and sleeps while we use it.
     let (ops, state) = unsafe { &mut *argument.cast::<(&mut Ops, &mut State)>() };
     run::rest(ops, state)
 }
@@ -74,7 +95,7 @@ static mut TABLE: [*const core::ffi::c_char; POINTERS] = [core::ptr::null(); POI
 
 /// execve(2) of the first candidate that is there, as execvp(3) searches.
 pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<'static>) -> Result<()> {
-    // SAFETY: the only reference to the static: `exec` is called once, by the only thread.
+    // SAFETY: the only reference to the static: the process that had it before has executed or ended.
     let pointers = unsafe { &mut *(&raw mut TABLE) };
     let mut used = 0;
     let mut list = |strings: Strings<'static>| -> Result<usize> {
@@ -83,8 +104,9 @@ pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<
             *pointers.get_mut(used).ok_or(Errno::E2BIG)? = string.as_ptr();
             used += 1;
         }
-        used += 1; // the NULL at the end is there already
-        if used > POINTERS { Err(Errno::E2BIG) } else { Ok(start) }
+        *pointers.get_mut(used).ok_or(Errno::E2BIG)? = core::ptr::null();
+        used += 1;
+        Ok(start)
     };
     let (argv, envp) = (list(argv)?, list(envp)?);
     limits::remember_cpu_seconds();

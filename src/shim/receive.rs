@@ -17,17 +17,17 @@ pub struct Received {
 const INLINE: usize = 64 * 1024;
 static mut BUFFER: [u8; INLINE] = [0; INLINE];
 
-/// Receives the Program, and the descriptors that the parent had at hand.
+/// Receives a Program, and the descriptors that the parent had at hand.
 ///
 /// # Safety
-/// To be called once, by the only thread.
-pub unsafe fn program() -> Result<Received> {
-    // SAFETY: the only reference to the static, as this is called once by the only thread.
+/// To be called by the only thread, when nothing of the Program before is used any more.
+pub unsafe fn program(socket: i32) -> Result<Received> {
+    // SAFETY: the only reference to the static, as the caller answers for the one before.
     let mut buffer: &'static mut [u8] = unsafe { &mut *(&raw mut BUFFER) };
     // SAFETY: as above.
     let mut slots = unsafe { Slots::take() };
     let mut into = Into { slots: &mut slots, next: 0 };
-    let mut got = call::receive(CONTROL, buffer, 0, |fd| into.put(fd))?;
+    let mut got = call::receive(socket, buffer, 0, |fd| into.put(fd))?;
     let header = Header::decode(buffer.get(..HEADER).ok_or(Errno::EPROTO)?).ok_or(Errno::EPROTO)?;
     let total = header.total as usize;
     if total > buffer.len() {
@@ -36,7 +36,7 @@ pub unsafe fn program() -> Result<Received> {
         buffer = large;
     }
     while got < total {
-        match call::receive(CONTROL, &mut buffer[got..total], 0, |fd| into.put(fd))? {
+        match call::receive(socket, &mut buffer[got..total], 0, |fd| into.put(fd))? {
             0 => return Err(Errno::EPIPE),
             n => got += n,
         }
@@ -72,6 +72,15 @@ impl Into<'_> {
         // one too many is noticed by the count
         let _ = self.slots.set(Slot(self.next), fd);
         self.next += 1;
+    }
+}
+
+/// Gives back the memory of a Program that needed more than the buffer.
+pub fn release(bytes: &'static [u8]) {
+    let (start, len) = (bytes.as_ptr() as usize - HEADER, bytes.len() + HEADER);
+    if start != (&raw const BUFFER) as usize {
+        // SAFETY: the mapping of `map`, of which nothing is used any more.
+        let _ = unsafe { syscall!(munmap, start, len) };
     }
 }
 

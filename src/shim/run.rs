@@ -1,6 +1,6 @@
 //! The interpreter: one arm an op.
 
-use crate::program::wire::codec::{NO_FAULT, Reader};
+use crate::program::wire::codec::{Header, NO_FAULT, Reader};
 use crate::program::wire::op::{Op, without};
 use crate::program::wire::report::{Report, given};
 use crate::receive::Received;
@@ -17,6 +17,13 @@ pub struct Ops {
     pub next: u32,
     total: u32,
     fault: u32,
+}
+
+impl Ops {
+    /// The ops of a Program.
+    pub fn of(header: &Header, bytes: &'static [u8]) -> Ops {
+        Ops { reader: Reader(bytes), next: 0, total: header.ops, fault: header.fault }
+    }
 }
 
 impl Iterator for Ops {
@@ -40,7 +47,7 @@ impl Iterator for Ops {
 /// and with it (as nothing outside refers to them) all namespaces and mounts.
 pub fn program(received: Received) -> ! {
     let Received { header, bytes, slots } = received;
-    let mut ops = Ops { reader: Reader(bytes), next: 0, total: header.ops, fault: header.fault };
+    let mut ops = Ops::of(&header, bytes);
     let mut state = State::new(slots, header.trees, header.without);
     call::umask(0).unwrap_or_default(); // umask(2) always succeeds
     rest(&mut ops, &mut state)
@@ -65,7 +72,7 @@ pub fn rest(ops: &mut Ops, state: &mut State) -> ! {
 fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
     match op {
         // the parent has done these
-        Op::Clone { .. } | Op::JoinFirst { .. } | Op::MapIds { .. } | Op::Tree { .. } => Ok(()),
+        Op::Clone { .. } | Op::Enter {} | Op::JoinFirst { .. } | Op::MapIds { .. } | Op::Tree { .. } => Ok(()),
         Op::GroupEnable { .. }
         | Op::Group { .. }
         | Op::GroupSet { .. }
@@ -131,7 +138,9 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::SealRoot {} => mounts::seal_root(state),
         Op::Pivot {} => root::pivot(state),
 
-        Op::Payload { stay, host, lock } => payload::start(ops, state, stay != 0, host, lock),
+        Op::Payload { stay, host, lock, keep } => {
+            payload::start(ops, state, &payload::Payload { stay: stay != 0, host, lock, keep })
+        }
         Op::Limits { wall, cpu, grace } => {
             state.limits = limits::Limits { wall, cpu, grace };
             Ok(())

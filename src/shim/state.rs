@@ -18,13 +18,24 @@ static mut TABLE: [i32; SLOTS] = [0; SLOTS];
 pub struct Slots(&'static mut [i32; SLOTS]);
 
 impl Slots {
-    /// The table.
+    /// The table, empty.
     ///
     /// # Safety
-    /// To be called once, by the only thread.
+    /// To be called by the only thread, when what it gave before is not used any more.
     pub unsafe fn take() -> Slots {
-        // SAFETY: the only reference to the static, as this is called once.
-        Slots(unsafe { &mut *(&raw mut TABLE) })
+        // SAFETY: the only reference to the static, as the caller answers for the one before.
+        let table = unsafe { &mut *(&raw mut TABLE) };
+        // what is 0 already is not written: an untouched page stays one
+        table.iter_mut().filter(|fd| **fd != 0).for_each(|fd| *fd = 0);
+        Slots(table)
+    }
+
+    /// Closes the `count` descriptors that came with the Program.
+    pub fn close(&mut self, count: u32) {
+        for fd in self.0.iter_mut().take(count as usize).filter(|fd| **fd > 0) {
+            let _ = call::close(*fd - 1); // open: it has come with a packet
+            *fd = 0;
+        }
     }
 
     fn get(&self, slot: Slot) -> Result<i32> {

@@ -6,10 +6,12 @@
 //! namespace of its own, the shim is its child subreaper and kills them itself.
 
 use crate::CONTROL;
+use crate::enter::{self, Entered};
 use crate::limits::{self, Due, Limits, Watch};
 use crate::meter;
+use crate::payload::Payload;
 use crate::program::wire::report::{Report, Request, Used, cause};
-use crate::state::report;
+use crate::state::{State, report};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
 
@@ -21,6 +23,8 @@ const CHILDREN: i32 = 6;
 const LOCK: i32 = 7;
 /// Not watched: the proc in which the CPU time of all processes is looked up.
 pub const PROC: i32 = 8;
+/// The root of the sandbox's devpts, for those who enter.
+const DEVPTS: i32 = 9;
 
 /// Ready to watch.
 pub struct Watched {
@@ -29,13 +33,17 @@ pub struct Watched {
     children: i32,
     lock: i32,
     proc: i32,
+    devpts: i32,
     init: bool,
     limits: Limits,
+    keep: u64,
+    without: u32,
 }
 
 impl Watched {
     /// Opens what will be watched, before there is a child to miss.
-    pub fn prepare(host: i32, lock: i32, limits: Limits) -> Result<Watched> {
+    pub fn prepare(state: &State, payload: &Payload) -> Result<Watched> {
+        let (host, lock) = (state.get(payload.host)?, state.get(payload.lock).unwrap_or(-1));
         // All signals are blocked since before the clone; a blocked signal is delivered
         // to the signalfd even though PID 1 ignores what it does not handle.
         let signals = call::signalfd(&u64::MAX, SFD_CLOEXEC | SFD_NONBLOCK)?;
@@ -47,16 +55,19 @@ impl Watched {
             // Without CONFIG_PROC_CHILDREN the payload's session is what can be killed.
             children = call::openat(AT_FDCWD, c"/proc/thread-self/children", flags, 0).unwrap_or(-1);
         }
+        let limits = state.limits;
         let proc = if init && limits.cpu != 0 { meter::open_proc() } else { -1 };
-        Ok(Watched { host, signals, children, lock, proc, init, limits })
+        let (devpts, keep, without) = (state.devpts, payload.keep, state.without);
+        Ok(Watched { host, signals, children, lock, proc, devpts, init, limits, keep, without })
     }
 
     /// Lets go of everything else, reports the start, and watches until the payload, the host or the handle is gone.
     pub fn watch(self, payload: i32) -> ! {
-        let Watched { host, signals, children, lock, proc, init, limits } = self;
+        let Watched { host, signals, children, lock, proc, devpts, init, limits, keep, without } = self;
         // Each copy lands above the fixed numbers first, lest it overwrite the next.
-        let fixed = [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK), (proc, PROC)];
-        let mut high = [-1; 5];
+        let fixed =
+            [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK), (proc, PROC), (devpts, DEVPTS)];
+        let mut high = [-1; 6];
         for (to, (fd, _)) in high.iter_mut().zip(fixed) {
             *to = call::fcntl(fd, F_DUPFD_CLOEXEC, 16).unwrap_or(-1);
         }
@@ -65,17 +76,20 @@ impl Watched {
                 let _ = call::close(number); // absent: poll and read will say EBADF
             }
         }
-        let _ = call::close_range(PROC as u32 + 1, u32::MAX, 0);
+        let _ = call::close_range(DEVPTS as u32 + 1, u32::MAX, 0);
         let _ = call::close_range(0, 2, 0);
-        // What is left to do here takes no privilege but to signal the payload, whatever its uid.
+        // What is left to do here takes no privilege but to signal the payload, whatever its uid,
+        // and to give those who enter their ids and capabilities.
         let _ = call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
         if let Ok((_, permitted, _)) = call::capget() {
-            let _ = call::capset(permitted & (1 << CAP_KILL), 0);
+            let _ = call::capset(permitted & (1 << CAP_KILL | 1 << CAP_SETUID | 1 << CAP_SETGID | keep), 0);
         }
         let limits = Watch::start(limits, payload);
         report(Report::Started { pid: payload }, &[]);
-        let mut tree =
-            Tree { payload, init, detached: false, cause: cause::NONE, terminated: false, frozen: false, limits };
+        // SAFETY: the only thread is here once: this function does not return.
+        let entered = unsafe { Entered::new(DEVPTS, without) };
+        let (cause, detached, terminated, frozen) = (cause::NONE, false, false, false);
+        let mut tree = Tree { payload, init, detached, cause, terminated, frozen, limits, entered };
         loop {
             tree.turn();
         }
@@ -93,22 +107,32 @@ struct Tree {
     /// Whether all are stopped, on request.
     frozen: bool,
     limits: Watch,
+    /// The other processes that the host holds.
+    entered: Entered,
 }
 
 impl Tree {
     fn turn(&mut self) {
         let watched = |fd| PollFd { fd, events: POLLIN, revents: 0 };
-        let mut fds = [watched(SIGNALS), watched(CONTROL), watched(HOST)];
+        let mut fds = [watched(-1); 3 + enter::MOST];
+        fds[..3].copy_from_slice(&[watched(SIGNALS), watched(CONTROL), watched(HOST)]);
         if self.detached {
             fds[1].fd = -1;
             fds[2].fd = -1;
         }
-        match call::poll(&mut fds, self.limits.idle()) {
+        let entered = self.entered.watched(&mut fds[3..]);
+        let fds = &mut fds[..3 + entered];
+        let idle = [self.limits.idle(), self.entered.idle()].into_iter().flatten().min();
+        match call::poll(fds, idle) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => self.kill(cause::HOST_DIED), // blind, it can hold nothing
         }
         if fds[0].revents != 0 {
             self.signals();
+        }
+        for fd in fds[3..].iter().filter(|fd| fd.revents != 0) {
+            self.reap(); // what has ended by now has done so by itself
+            self.entered.request(fd.fd);
         }
         if fds[1].revents != 0 {
             self.request();
@@ -118,6 +142,10 @@ impl Tree {
         }
         let due = self.limits.due();
         self.come(due);
+        if self.entered.is_due() {
+            self.reap();
+            self.entered.come();
+        }
     }
 
     /// What the limits have come to.
@@ -156,13 +184,19 @@ impl Tree {
             if pid == self.payload {
                 self.over(status, &usage);
             }
+            self.entered.exited(pid, status, &usage, self.cause);
         }
     }
 
     fn request(&mut self) {
         let mut packet = [0u8; 8];
-        match call::receive(CONTROL, &mut packet, MSG_DONTWAIT, |fd| drop(call::close(fd))) {
+        let mut came = -1;
+        let answer = call::receive(CONTROL, &mut packet, MSG_DONTWAIT, |fd| {
+            let _ = call::close(core::mem::replace(&mut came, fd)); // EBADF for the -1
+        });
+        match answer {
             Ok(8) => match Request::decode(&packet) {
+                Some(Request::Enter) => self.entered.start(came, self.frozen),
                 Some(Request::Signal(SIGKILL) | Request::KillInit) => self.kill_payload(cause::HANDLE),
                 Some(Request::Signal(signal)) => drop(call::kill(self.payload, signal)),
                 Some(Request::Detach) => self.detached = true,
@@ -219,7 +253,10 @@ impl Tree {
         loop {
             match call::wait4(which, WNOHANG) {
                 Ok((0, ..)) => {}
-                Ok((_, status, usage)) => return Some((status, usage)),
+                Ok((pid, status, usage)) => {
+                    self.entered.exited(pid, status, &usage, self.cause);
+                    return Some((status, usage));
+                }
                 Err(_) => return None,
             }
             match call::poll(&mut [PollFd { fd: SIGNALS, events: POLLIN, revents: 0 }], Some([1, 0])) {

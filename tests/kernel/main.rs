@@ -12,6 +12,7 @@ mod cgroup;
 mod changes;
 mod child;
 mod common;
+mod enter;
 mod errors;
 mod fds;
 mod freeze;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         freeze::tests,
         #[cfg(feature = "tokio")]
         tokio::tests,
+        enter::tests,
         errors::tests,
         hosts::tests,
         attacks::tests,

@@ -107,6 +107,8 @@ ops! { 'a;
     // ---- by the parent --------------------------------------------------------
     /// clone3 of the shim into new namespaces, with the capabilities that the set-up takes.
     Clone = 1 { flags: u64, capabilities: u64 }
+    /// Ask the init of a running sandbox for one more process.
+    Enter = 130 {}
     /// Write uid_map, setgroups, gid_map (`helper`: through newuidmap and newgidmap).
     MapIds = 2 { uid: &'a [u8], gid: &'a [u8], deny_setgroups: u32, helper: u32 }
 
@@ -222,8 +224,8 @@ ops! { 'a;
 
     // ---- the payload ----------------------------------------------------------
     /// From here on in the payload's own process (`stay`: the shim stays as PID 1), watched by `host`;
-    /// `lock` stays open.
-    Payload = 60 { stay: u32, host: Slot, lock: Slot }
+    /// `lock` stays open. `keep`: the payload's capabilities, which those who enter get too.
+    Payload = 60 { stay: u32, host: Slot, lock: Slot, keep: u64 }
     /// What the shim allows the sandbox, in microseconds (0: no limit): wall-clock time, CPU time
     /// of all processes, and the time between SIGTERM and SIGKILL.
     Limits = 70 { wall: u64, cpu: u64, grace: u64 }

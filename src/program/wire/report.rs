@@ -19,7 +19,8 @@ pub enum Report<'a> {
         /// The kernel's fscontext log, or what the shim adds.
         message: &'a [u8],
     },
-    /// The payload runs; `pid` is its number in the shim's pid namespace.
+    /// The payload runs; `pid` is its number in the shim's pid namespace. With one that
+    /// entered comes its pidfd.
     Started {
         /// The payload's pid as the shim sees it.
         pid: i32,
@@ -179,6 +180,9 @@ pub enum Request {
     Thaw,
     /// The handle is given up: outlive it and the host.
     Detach,
+    /// Start one more process: its Program comes by the socket that is in the packet, over which it is
+    /// then held as the payload is over this one.
+    Enter,
 }
 
 impl Request {
@@ -192,6 +196,7 @@ impl Request {
             Request::Terminate(grace) => (5, grace),
             Request::Freeze => (8, 0),
             Request::Thaw => (9, 0),
+            Request::Enter => (6, 0),
         };
         let mut out = [0; 8];
         out[..4].copy_from_slice(&kind.to_le_bytes());
@@ -210,6 +215,7 @@ impl Request {
             (5, grace) => Some(Request::Terminate(grace)),
             (8, _) => Some(Request::Freeze),
             (9, _) => Some(Request::Thaw),
+            (6, _) => Some(Request::Enter),
             _ => None,
         }
     }

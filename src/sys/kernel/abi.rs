@@ -254,6 +254,8 @@ pub const PR_CAP_AMBIENT_RAISE: usize = 2;
 pub const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;
 pub const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 pub const CAP_KILL: u32 = 5;
+pub const CAP_SETGID: u32 = 6;
+pub const CAP_SETUID: u32 = 7;
 
 // <linux/keyctl.h>
 pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;

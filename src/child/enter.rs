@@ -1,0 +1,72 @@
+//! Processes that enter a running sandbox.
+//!
+//! Nothing of the host joins the sandbox's namespaces: its init starts the process, as it started the
+//! payload, from a Program that comes over its control socket. So there is no moment in which a process
+//! inside could look into the memory or the descriptors of one that comes from outside
+//! (CVE-2016-9962, CVE-2024-21626).
+
+use super::Child;
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch;
+use crate::plan::compile_entry;
+use crate::process::{Command, Init};
+use crate::rootfs::Kept;
+use crate::sys::socket;
+use crate::testing;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long after the end of a process its report may take: the init of its sandbox has only to reap it.
+const REPORT_BOUND: Duration = Duration::from_secs(5);
+
+impl Child {
+    /// Starts another process in the running sandbox: in all its namespaces and its root, with the
+    /// same confinement as the payload (capabilities, no_new_privs, system call filter …). The
+    /// sandbox's init owns it and reaps it; at most 64 are held at once.
+    ///
+    /// The handle is one of that process alone: waiting, signals, limits and the exit are its own;
+    /// dropping it kills the process group that it leads, and no other. It ends with
+    /// the sandbox, also when that ends because its payload exits. It can be entered no further.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotSupported`] under [`Init::Payload`], whose init is not ours;
+    /// [`ErrorKind::NotFound`] when the sandbox has ended; [`ErrorKind::Busy`] when its init does not
+    /// answer within ten seconds, as when it is frozen; those of a spawn for the command.
+    ///
+    /// ```no_run
+    /// use belljar::{Command, RootFs, Sandbox};
+    ///
+    /// let child = Sandbox::builder(RootFs::host()).build()?.spawn(Command::new("sleep").arg("60"))?;
+    /// let exit = child.enter(Command::new("ps").arg("-e"))?.wait()?;
+    /// assert!(exit.success());
+    /// # Ok::<(), belljar::Error>(())
+    /// ```
+    pub fn enter(&self, command: &Command) -> Result<Child> {
+        if self.init == Init::Payload || self.entered {
+            let what = if self.entered { "a process that has entered one" } else { "a sandbox without a shim" };
+            return Err(Error::new(ErrorKind::NotSupported, format!("enter {what}"))
+                .with_hint("Init::Shim, and the handle that Sandbox::spawn gave"));
+        }
+        if self.exit.is_some() {
+            return Err(Error::new(ErrorKind::NotFound, format!("enter the sandbox {}: it has ended", self.pid)));
+        }
+        let (program, streams) = compile_entry(&self.template, command, testing::disabled(), testing::fault())?;
+        let running = launch::enter(self.control.as_fd(), &program)?;
+        let output_max = command.limits().output_max();
+        let mut child = Child::new(running, streams, Kept::default(), &self.template, output_max);
+        child.entered = true;
+        Ok(child)
+    }
+
+    /// The init reports the end of a process that has entered only after the kernel has told us.
+    pub(super) fn await_report(&mut self) {
+        let end = Instant::now() + REPORT_BOUND;
+        while self.reported.is_none() || self.used.is_none() {
+            let left = end.saturating_duration_since(Instant::now());
+            let readable = socket::wait_readable(self.control.as_fd(), Some(left));
+            if !readable.is_ok_and(|readable| readable) || !self.hear() {
+                return; // the sandbox is gone, or its init is stuck: the status is lost
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Processes that enter a running sandbox: started here, by its init, so that nothing of the
+//! host ever joins its namespaces.
+//!
+//! Each comes with a socket of its own, over which the library sends its Program and holds it: the
+//! words are those of the control socket. Its end is reported there, and is nobody else's.
+
+use crate::CONTROL;
+use crate::limits::{self, Limits};
+use crate::payload;
+use crate::program::wire::report::{Report, Request, Used, cause};
+use crate::receive::{self, Received};
+use crate::run::Ops;
+use crate::state::{self, State, report, report_failure};
+use crate::sys::kernel::abi::*;
+use crate::sys::kernel::{Errno, Result, call};
+
+/// The most at once: what one poll of the shim watches.
+pub const MOST: usize = 64;
+
+/// Those that run: a table that is never touched where nobody enters.
+static mut LIST: [Process; MOST] = [Process { pid: 0, socket: 0, wall_end: 0, kill_at: 0, grace: 0, cause: 0 }; MOST];
+
+/// Those that run.
+pub struct Entered {
+    list: &'static mut [Process; MOST],
+    len: usize,
+    devpts: i32,
+    without: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Process {
+    pid: i32,
+    /// -1 when its handle was given up.
+    socket: i32,
+    /// When its wall-clock time is over; 0 is never.
+    wall_end: u64,
+    /// When its grace is over, once it has been told to end; 0 before.
+    kill_at: u64,
+    /// Between SIGTERM and SIGKILL, when the time is over; in microseconds.
+    grace: u64,
+    /// Who asked for its end.
+    cause: u32,
+}
+
+impl Entered {
+    /// Nobody. `devpts`: where terminals are had; `without`: features of the kernel not to be used.
+    ///
+    /// # Safety
+    /// To be called once, by the only thread.
+    pub unsafe fn new(devpts: i32, without: u32) -> Entered {
+        // SAFETY: the only reference to the static, as this is called once.
+        Entered { list: unsafe { &mut *(&raw mut LIST) }, len: 0, devpts, without }
+    }
+
+    /// Starts the process whose Program comes over this socket: not beside those that are stopped.
+    pub fn start(&mut self, socket: i32, frozen: bool) {
+        state::set_control(socket);
+        let started = match (frozen, self.len) {
+            (true, _) => Err(Errno::EBUSY),
+            (_, MOST) => Err(Errno::EMFILE),
+            _ => self.run(),
+        };
+        match started {
+            Ok(Some((pid, pidfd, limits))) => {
+                report(Report::Started { pid }, &[pidfd]);
+                let wall_end = if limits.wall == 0 { 0 } else { limits::now().saturating_add(limits.wall) };
+                self.list[self.len] =
+                    Process { pid, socket, wall_end, kill_at: 0, grace: limits.grace, cause: cause::NONE };
+                self.len += 1;
+                let _ = call::close(pidfd); // ours: it was made for the report
+            }
+            Ok(None) => drop(call::close(socket)), // an op failed, and that is reported
+            Err(errno) => {
+                report_failure(0, errno, b"");
+                let _ = call::close(socket);
+            }
+        }
+        state::set_control(CONTROL);
+    }
+
+    /// Receives the Program and runs it in a new process. Gives its pid, its pidfd and its limits.
+    fn run(&mut self) -> Result<Option<(i32, i32, Limits)>> {
+        // SAFETY: this is the only thread, and who had a Program before has executed or ended.
+        let Received { header, bytes, slots } = unsafe { receive::program(state::control()) }?;
+        let mut ops = Ops::of(&header, bytes);
+        let mut state = State::new(slots, 0, header.without | self.without);
+        state.devpts = self.devpts;
+        let mut pidfd = -1i32;
+        let mut args = CloneArgs {
+            flags: CLONE_PIDFD,
+            pidfd: &raw mut pidfd as u64,
+            exit_signal: SIGCHLD as u64,
+            ..CloneArgs::default()
+        };
+        let started = payload::split(&mut ops, &mut state, &mut args);
+        state.slots.close(header.fds);
+        receive::release(bytes);
+        if !matches!(started, Ok(Some(_))) && pidfd >= 0 {
+            call::close(pidfd)?;
+        }
+        Ok(started?.map(|pid| (pid, pidfd, state.limits)))
+    }
+
+    /// Fills in what is to be polled; gives how many.
+    pub fn watched(&self, fds: &mut [PollFd]) -> usize {
+        for (fd, process) in fds.iter_mut().zip(&self.list[..self.len]) {
+            *fd = PollFd { fd: process.socket, events: POLLIN, revents: 0 };
+        }
+        self.len
+    }
+
+    /// Does what the library asks on one of the sockets.
+    pub fn request(&mut self, socket: i32) {
+        let Some(process) = self.list[..self.len].iter_mut().find(|process| process.socket == socket) else { return };
+        let mut packet = [0u8; 8];
+        match call::receive(socket, &mut packet, MSG_DONTWAIT, |fd| drop(call::close(fd))) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Ok(8) => match Request::decode(&packet) {
+                Some(Request::Signal(SIGKILL) | Request::KillInit) => process.kill(process.pid, cause::HANDLE),
+                Some(Request::Signal(signal)) => drop(call::kill(process.pid, signal)),
+                Some(Request::Detach) => process.let_go(),
+                Some(Request::Kill(cause)) => process.kill(-process.pid, cause),
+                Some(Request::Terminate(grace)) => process.terminate(cause::HANDLE, u64::from(grace) * 1000),
+                _ => process.kill(-process.pid, cause::HANDLE),
+            },
+            _ => {
+                // closed: whoever wanted it is gone
+                process.kill(-process.pid, cause::HANDLE);
+                process.let_go();
+            }
+        }
+    }
+
+    /// How long nothing can come due.
+    pub fn idle(&self) -> Option<[i64; 2]> {
+        self.list[..self.len].iter().map(Process::due_at).filter(|at| *at != 0).min().map(limits::until)
+    }
+
+    /// Whether the time of one is over.
+    pub fn is_due(&self) -> bool {
+        let mut times = self.list[..self.len].iter().map(Process::due_at).filter(|at| *at != 0);
+        times.next().is_some_and(|first| times.fold(first, u64::min) <= limits::now())
+    }
+
+    /// Ends those whose time is over.
+    pub fn come(&mut self) {
+        let now = limits::now();
+        for process in self.list[..self.len].iter_mut().filter(|one| one.due_at() != 0 && one.due_at() <= now) {
+            if process.kill_at != 0 {
+                process.kill(-process.pid, process.cause);
+            } else {
+                process.terminate(cause::WALL_TIME, process.grace);
+            }
+        }
+    }
+
+    /// Reports the end of one of them, if `pid` is one. `cause`: why all are ended, if they are.
+    pub fn exited(&mut self, pid: i32, status: i32, usage: &Rusage, cause: u32) {
+        let Some(at) = self.list[..self.len].iter().position(|process| process.pid == pid) else { return };
+        let mut process = self.list[at];
+        self.len -= 1;
+        self.list[at] = self.list[self.len];
+        if process.socket < 0 {
+            return;
+        }
+        let told = process.kill_at != 0; // then its end is ours, whichever it is
+        let cause = match (told || status & 0x7f == SIGKILL, process.cause) {
+            (false, _) => cause::NONE,
+            (true, cause::NONE) => cause,
+            (true, own) => own,
+        };
+        state::set_control(process.socket);
+        report(Report::Exited { status, cause }, &[]);
+        report(Report::Used(Used::of(usage)), &[]);
+        state::set_control(CONTROL);
+        process.let_go();
+    }
+}
+
+impl Process {
+    /// When something is to be done about it; 0 is never.
+    fn due_at(&self) -> u64 {
+        if self.kill_at != 0 { self.kill_at } else { self.wall_end }
+    }
+
+    /// Tells it to end, and kills it later; one that was told before can only get less time.
+    fn terminate(&mut self, cause: u32, grace: u64) {
+        if grace == 0 {
+            return self.kill(-self.pid, cause);
+        }
+        let end = limits::now().saturating_add(grace);
+        if self.kill_at != 0 {
+            self.kill_at = self.kill_at.min(end);
+            return;
+        }
+        (self.kill_at, self.cause) = (end, cause);
+        let _ = call::kill(self.pid, SIGTERM); // ESRCH: it has ended, and is reaped next
+        let _ = call::kill(self.pid, SIGCONT); // else a stopped one would never hear it
+    }
+
+    /// Kills it, or the process group of its session. What it has started elsewhere ends with the sandbox.
+    fn kill(&mut self, pid: i32, cause: u32) {
+        if self.kill_at == 0 {
+            self.cause = cause;
+        }
+        (self.wall_end, self.kill_at) = (0, 0);
+        let _ = call::kill(pid, SIGKILL); // ESRCH: it has ended, and is reaped next
+        let _ = call::kill(self.pid, SIGKILL);
+    }
+
+    fn let_go(&mut self) {
+        let _ = call::close(self.socket); // ours since the request
+        self.socket = -1;
+    }
+}
