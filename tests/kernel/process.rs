@@ -208,7 +208,10 @@ fn nothing_of_the_host() -> Fallible<()> {
             .map(|fd| fd.and_then(|fd| std::fs::read_link(fd.path())).map(|p| p.display().to_string()))
             .collect::<Result<_, _>>()?;
         fds.sort();
-        assert_eq!(fds.len(), 3, "{fds:?}"); // signalfd, pidfd of the host, control socket
+        // the root of the sandbox's own devpts, pidfd of the host, signalfd, control socket
+        assert_eq!(fds.len(), 4, "{fds:?}");
+        assert_eq!(fds[..3], ["/dev/pts", "anon_inode:[pidfd]", "anon_inode:[signalfd]"]);
+        assert!(fds[3].starts_with("socket:"), "{fds:?}");
         assert!(read("maps")?.lines().count() < 15);
     }
     child.kill(belljar::KillScope::Tree)?;
