@@ -32,7 +32,8 @@ impl Default for PtySize {
 /// Reading gives what the payload writes, and the end (0 bytes) when it is closed on that side by everyone;
 /// a write is what a user types: `\x03` interrupts, `\x04` ends the input, and the kernel echoes. Reads and
 /// writes wait without bound: poll the descriptor, or ask [`wait_readable`](Pty::wait_readable) first. **Dropping it**
-/// hangs up: the session's leader, the payload, gets SIGHUP.
+/// hangs up: the session's leader, the payload, gets SIGHUP; so take it from a child that is to be
+/// [detached](crate::Child::detach).
 ///
 /// Output for a real terminal is to be filtered: escape sequences of an untrusted program act on whoever shows them.
 #[derive(Debug)]

@@ -164,7 +164,7 @@ impl Copy<'_> {
                 .with_hint("Keep::bytes, if so much is wanted")
         };
         if stat.size > left {
-            return Err(too_much()); // also a hole of a terabyte, before anything is read
+            return Err(too_much()); // also a hole, which takes no room in the upper, before anything is read
         }
         let look = |errno| entry_error("copy", &shown(path), errno);
         let source = self.changes.entry(path, OpenFlags::empty()).map_err(look)?;

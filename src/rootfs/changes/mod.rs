@@ -117,7 +117,7 @@ impl Kept {
 
 impl RootFs {
     /// Keeps a handle of the upper, so that [`Child::changes`](crate::Child::changes) can tell what the run has
-    /// changed, also after its end. Costs one descriptor in the host and a few microseconds; and what a
+    /// changed, also after its end. Costs one descriptor in the host and some ten microseconds; and what a
     /// discarded upper holds stays in memory until the [`Child`](crate::Child) and all its [`Changes`] are dropped.
     ///
     /// For layers with an [`Upper::Discard`] or [`Upper::Persist`].
