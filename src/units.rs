@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// A number of bytes. 0 is a valid amount and never means "without limit".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(u64);
 
 impl Bytes {

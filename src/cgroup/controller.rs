@@ -132,6 +132,8 @@ pub(crate) struct Surroundings<'a> {
     pub parent: &'a Path,
     /// The device of a path of `io_max`.
     pub device: &'a dyn Fn(&PathBuf) -> Option<Device>,
+    /// The group itself, when it exists: then nothing is written but what is said.
+    pub running: Option<&'a Path>,
 }
 
 impl CgroupLimits {

@@ -2,14 +2,22 @@
 
 use super::controller::{Controller, V2};
 use super::directory::Directory;
+use super::files::Files;
+use super::parse;
 use super::place::Places;
+use crate::sys::Errno;
+use crate::units::Bytes;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The sandbox's group in each hierarchy that it is in; removed when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(super) members: Vec<Member>,
+    /// The sizes that are limited.
+    pub(super) huge_pages: Vec<Bytes>,
+    files: Files,
 }
 
 /// The group in one hierarchy.
@@ -33,7 +41,11 @@ impl Group {
             let place = places.places.iter().find(|place| directory.path().parent() == Some(&place.parent))?;
             Some(Member { v2: place.v2, controllers: place.controllers.clone(), directory })
         };
-        Group { members: made.into_iter().filter_map(member).collect() }
+        Group {
+            members: made.into_iter().filter_map(member).collect(),
+            huge_pages: places.huge_pages.clone(),
+            files: Files::default(),
+        }
     }
 
     /// The group that a controller is in.
@@ -52,6 +64,36 @@ impl Group {
         self.members.iter_mut().for_each(|member| member.directory.keep());
     }
 
+    /// Whether there is any.
+    pub fn is_none(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The text of a file of a group, from a descriptor that stays open.
+    pub(super) fn read(&self, member: &Member, file: &str) -> Result<Option<String>, Errno> {
+        self.files.read(&member.file(file))
+    }
+
+    /// The number in a file.
+    pub(super) fn number(&self, member: &Member, file: &str) -> Result<Option<u64>, Errno> {
+        Ok(self.read(member, file)?.and_then(|text| text.trim().parse().ok()))
+    }
+
+    /// The most memory and the most processes that there were at once.
+    pub fn peaks(&self) -> (Option<Bytes>, Option<u64>) {
+        let number = |controller, v1: &str, v2: &str| -> Option<u64> {
+            let member = self.of(controller)?;
+            fs::read_to_string(member.file(if member.v2 { v2 } else { v1 })).ok()?.trim().parse().ok()
+        };
+        let memory = number(Controller::Memory, "memory.max_usage_in_bytes", "memory.peak");
+        (memory.map(Bytes::new), number(Controller::Pids, "pids.peak", "pids.peak"))
+    }
+
+    /// CPU time in user mode and in the kernel.
+    pub fn cpu_times(&self) -> (Option<Duration>, Option<Duration>) {
+        self.cpu_stats().map_or((None, None), |stats| (stats.user, stats.system))
+    }
+
     /// How many of its processes the kernel has ended for want of memory.
     pub fn oom_kills(&self) -> Option<u64> {
         let member = self.of(Controller::Memory)?;
@@ -66,10 +108,5 @@ impl Group {
 
 /// The number behind a key in a file of `key value` lines.
 pub(super) fn keyed(file: &Path, key: &str) -> Option<u64> {
-    value(&fs::read_to_string(file).ok()?, key)
-}
-
-/// The same of text.
-pub(super) fn value(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    parse::value(&fs::read_to_string(file).ok()?, key)
 }

@@ -11,13 +11,17 @@ mod control;
 mod controller;
 mod devices;
 mod directory;
+mod files;
 mod group;
 mod limits;
 mod name;
 mod parent;
+mod parse;
 mod place;
 mod remedy;
+mod stats;
 mod sweep;
+mod update;
 mod v1;
 mod v2;
 
@@ -27,5 +31,9 @@ pub(crate) use group::Group;
 pub use limits::{CgroupLimits, ClassId, CpuIdle, IoMax, OomKill, RdmaMax};
 pub use parent::CgroupParent;
 pub(crate) use place::Places;
-pub(crate) use remedy::remedy;
+pub(crate) use remedy::{remedy, remedy_of_write};
+pub use stats::{
+    CpuStats, HugetlbStats, IoStats, MemoryEvents, MemoryStats, PidsStats, Pressure, PressureStats, Stall, Stats,
+};
 pub use sweep::{Swept, sweep};
+pub(crate) use update::Refusal;

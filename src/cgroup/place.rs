@@ -15,7 +15,7 @@ use crate::host::cgroups::Hierarchy;
 use crate::id::c_path;
 use crate::program::{Builder, Op, op};
 use crate::sys::path::Device;
-use crate::units::Limit;
+use crate::units::{Bytes, Limit};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -46,6 +46,8 @@ pub(crate) struct Place {
 pub(crate) struct Places {
     pub places: Vec<Place>,
     move_caller: bool,
+    /// The sizes of huge pages that are limited.
+    pub huge_pages: Vec<Bytes>,
     /// What the default could not have.
     pub notes: Vec<String>,
 }
@@ -134,7 +136,8 @@ impl Places {
             draft.account(if v2 { Controller::Unified } else { Controller::Freezer });
         }
         let places = draft.places.into_iter().flatten().collect();
-        Ok(Places { places, move_caller: limits.parent.move_caller, notes })
+        let huge_pages = limits.hugetlb.iter().map(|(page, _)| *page).collect();
+        Ok(Places { places, move_caller: limits.parent.move_caller, huge_pages, notes })
     }
 
     /// Appends the ops of the parent: makes the groups, and lets the sandbox be born in them.
@@ -218,7 +221,7 @@ impl Draft<'_> {
             return Err(format!("{group} does not hand down the controller {name} (cgroup.subtree_control)"));
         }
         let v2 = site.hierarchy.v2;
-        let around = Surroundings { parent: &site.parent, device: &|path| device_of(path) };
+        let around = Surroundings { parent: &site.parent, device: &|path| device_of(path), running: None };
         let settings = limits.settings(controller, v2, &around)?;
         let place = self.place(index);
         place.controllers.push(controller);
@@ -258,7 +261,7 @@ impl Draft<'_> {
 }
 
 /// The whole disk that a path is, or is on.
-fn device_of(path: &Path) -> Option<Device> {
+pub(super) fn device_of(path: &Path) -> Option<Device> {
     let meta = fs::metadata(path).ok()?;
     let dev = if meta.file_type().is_block_device() { meta.rdev() } else { meta.dev() };
     let (major, minor) = (libc::major(dev), libc::minor(dev));
@@ -280,7 +283,6 @@ fn device_of(path: &Path) -> Option<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Bytes;
     use crate::{CgroupParent, OomKill};
 
     fn v1(name: &str) -> Hierarchy {

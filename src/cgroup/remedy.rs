@@ -39,15 +39,23 @@ pub(crate) fn remedy(op: &Op<'_>, errno: Errno) -> Option<(ErrorKind, String)> {
             LimitReached,
             "higher cgroup.max.descendants and cgroup.max.depth of the groups around, or belljar::sweep()",
         ),
-        (Op::GroupSet { .. }, Errno::ENOENT) => {
-            say(NotSupported, "a kernel that has this file (cgroup-v2.rst), or limits without it")
-        }
-        (Op::GroupSet { .. }, Errno::EACCES | Errno::EPERM) => say(NotPermitted, DELEGATE),
-        (Op::GroupSet { .. }, Errno::ENODEV) => say(NotSupported, "a whole disk, whose driver takes bounds"),
-        (Op::GroupSet { .. }, Errno::EINVAL | Errno::ERANGE | Errno::ENOSPC) => {
-            say(InvalidSpec, "a value within those of the groups around, on CPUs and nodes that are online")
-        }
-        (Op::GroupSet { .. }, Errno::EBUSY) => say(Busy, "a limit above what is used already"),
+        (Op::GroupSet { .. }, errno) => remedy_of_write(errno),
         _ => None,
     }
+}
+
+/// The same for a file of limits.
+pub(crate) fn remedy_of_write(errno: Errno) -> Option<(ErrorKind, String)> {
+    use ErrorKind::*;
+    let (kind, hint) = match errno {
+        Errno::ENOENT => (NotSupported, "a kernel that has this file (cgroup-v2.rst), or limits without it"),
+        Errno::EACCES | Errno::EPERM => (NotPermitted, DELEGATE),
+        Errno::ENODEV => (NotSupported, "a whole disk, whose driver takes bounds"),
+        Errno::EINVAL | Errno::ERANGE | Errno::ENOSPC => {
+            (InvalidSpec, "a value within those of the groups around, on CPUs and nodes that are online")
+        }
+        Errno::EBUSY => (Busy, "a limit above what is used already"),
+        _ => return None,
+    };
+    Some((kind, hint.to_owned()))
 }

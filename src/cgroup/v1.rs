@@ -16,9 +16,9 @@ pub(super) fn settings(
     around: &Surroundings<'_>,
 ) -> Result<Vec<Setting>, String> {
     Ok(match controller {
-        Controller::Memory => return memory(limits),
+        Controller::Memory => return memory(limits, around.running),
         Controller::Cpu => cpu(limits),
-        Controller::Cpuset => return cpuset(limits, around.parent),
+        Controller::Cpuset => return cpuset(limits, around.parent, around.running.is_none()),
         Controller::Pids => limits.pids_max.iter().map(|max| Setting::new("pids.max", max)).collect(),
         Controller::Io => return io(limits, around),
         Controller::Hugetlb => {
@@ -49,7 +49,7 @@ fn bytes(limit: &Limit<Bytes>) -> String {
 
 /// Memory and swap are limited together here: `memory.memsw.limit_in_bytes` is never
 /// below `memory.limit_in_bytes`, and is written behind it.
-fn memory(limits: &CgroupLimits) -> Result<Vec<Setting>, String> {
+fn memory(limits: &CgroupLimits, running: Option<&Path>) -> Result<Vec<Setting>, String> {
     let memory = &limits.memory;
     if memory.high.is_some() || memory.min.is_some() {
         return Err("memory_high and memory_min: only cgroup v2 has them".into());
@@ -69,6 +69,17 @@ fn memory(limits: &CgroupLimits) -> Result<Vec<Setting>, String> {
             return Err("swap_max without memory_max: cgroup v1 limits only the sum of both".into());
         }
         (Some(Limit::Max), _) => settings.push(Setting::new(BOTH, "-1")),
+        // the swap that it has stays what it is
+        (None, Some(Limit::At(max))) if running.is_some() => {
+            let read = |file| fs::read_to_string(running?.join(file)).ok()?.trim().parse::<u64>().ok();
+            if let (Some(both), Some(memory)) = (read(BOTH), read("memory.limit_in_bytes")) {
+                let swap = both.saturating_sub(memory);
+                // without a bound, it reads as the largest number of pages
+                let unbounded = both > i64::MAX as u64 / 2;
+                let sum = if unbounded { "-1".to_owned() } else { max.get().saturating_add(swap).to_string() };
+                settings.push(Setting::new(BOTH, sum));
+            }
+        }
         // a kernel without accounting of swap has no such file
         (None, Some(max)) => settings.push(Setting::new(BOTH, bytes(&max)).presence(Presence::IfPresent)),
         (None, None) => {}
@@ -103,7 +114,11 @@ pub(super) fn shares(weight: u32) -> u32 {
 
 /// A new v1 cpuset is empty, and takes no process before both lists are set: what is not
 /// limited is the parent's.
-fn cpuset(limits: &CgroupLimits, parent: &Path) -> Result<Vec<Setting>, String> {
+fn cpuset(limits: &CgroupLimits, parent: &Path, new: bool) -> Result<Vec<Setting>, String> {
+    if !new {
+        let sets = [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)];
+        return Ok(sets.iter().filter_map(|(file, set)| Some(Setting::new(*file, list(set.as_ref()?)))).collect());
+    }
     let inherited = |file: &str| {
         let read = |file: String| fs::read_to_string(parent.join(file)).ok().map(|text| text.trim().to_owned());
         let text = read(format!("cpuset.effective_{file}")).or_else(|| read(format!("cpuset.{file}")));
@@ -155,7 +170,7 @@ mod tests {
 
     fn lines(limits: CgroupLimits) -> Result<Vec<String>, String> {
         let device = |path: &std::path::PathBuf| (path != Path::new("/none")).then_some(Device { major: 8, minor: 16 });
-        let around = Surroundings { parent: Path::new("/none"), device: &device };
+        let around = Surroundings { parent: Path::new("/none"), device: &device, running: None };
         let mut lines = Vec::new();
         for controller in limits.controllers() {
             for setting in limits.settings(controller, false, &around)? {

@@ -13,7 +13,7 @@ pub(super) fn settings(
     around: &Surroundings<'_>,
 ) -> Result<Vec<Setting>, String> {
     Ok(match controller {
-        Controller::Memory => memory(limits),
+        Controller::Memory => memory(limits, around.running.is_none()),
         Controller::Cpu => cpu(limits),
         Controller::Cpuset => {
             let sets = [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)];
@@ -42,9 +42,10 @@ fn bytes(limit: &Limit<crate::units::Bytes>) -> String {
     }
 }
 
-fn memory(limits: &CgroupLimits) -> Vec<Setting> {
+/// `new`: with what follows of a limit where nothing is said.
+fn memory(limits: &CgroupLimits, new: bool) -> Vec<Setting> {
     let memory = &limits.memory;
-    let limited = matches!(memory.max, Some(Limit::At(_)));
+    let limited = new && matches!(memory.max, Some(Limit::At(_)));
     let mut settings = Vec::new();
     // protections and the soft limit first, lest the hard one bite before they hold
     let files = [
@@ -141,7 +142,7 @@ mod tests {
 
     fn lines(limits: CgroupLimits) -> Vec<String> {
         let device = |path: &std::path::PathBuf| (path != Path::new("/none")).then_some(Device { major: 8, minor: 16 });
-        let around = Surroundings { parent: Path::new("/none"), device: &device };
+        let around = Surroundings { parent: Path::new("/none"), device: &device, running: None };
         let mut lines = Vec::new();
         for controller in limits.controllers() {
             for setting in limits.settings(controller, true, &around).expect("v2 has it") {

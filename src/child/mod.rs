@@ -223,6 +223,7 @@ impl Child {
             (None, ..) => Usage::default(),
         };
         usage.wall = self.started.elapsed();
+        self.add_group_usage(&mut usage);
         // a payload that exits before the signal arrives has done so by itself
         let killed = status.is_some_and(|status| status.signal() == Some(SIGKILL));
         let cause = if self.reported.is_some() || killed { cause } else { cause::NONE };

@@ -3,11 +3,13 @@
 use crate::common::*;
 use crate::harness::{Need, Test};
 use belljar::{
-    Bytes, CgroupLimits, CgroupParent, Child, ErrorKind, Limit, Mount, SandboxBuilder, Stdio, Verdict, testing,
+    Bytes, CgroupLimits, CgroupParent, Child, Cpus, ErrorKind, KillScope, Limit, Mount, SandboxBuilder, Stdio, Verdict,
+    Weight, testing,
 };
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 pub fn tests() -> Vec<Test> {
     const GROUPS: &[Need] = &[Need::UserNamespaces, Need::Groups];
@@ -16,6 +18,13 @@ pub fn tests() -> Vec<Test> {
         Test::new("cgroup::limits_are_written", GROUPS, limits_are_written),
         Test::new("cgroup::default_is_128_processes", GROUPS, default_is_128_processes),
         Test::new("cgroup::out_of_memory", GROUPS, out_of_memory),
+        Test::new("cgroup::a_fifth_of_a_cpu", GROUPS, a_fifth_of_a_cpu),
+        Test::new("cgroup::fork_bomb", GROUPS, fork_bomb),
+        Test::new("cgroup::stats_agree_with_getrusage", GROUPS, stats_agree_with_getrusage),
+        Test::new("cgroup::stats_of_memory_and_processes", GROUPS, stats_of_memory_and_processes),
+        Test::new("cgroup::update_both_ways", GROUPS, update_both_ways),
+        Test::new("cgroup::update_is_all_or_nothing", GROUPS, update_is_all_or_nothing),
+        Test::new("cgroup::random_limits_are_read_back", GROUPS, random_limits_are_read_back),
         Test::new("cgroup::each_step_fails_cleanly", GROUPS, each_step_fails_cleanly),
         Test::new("cgroup::refused_with_a_remedy", &[Need::UserNamespaces], refused_with_a_remedy),
         Test::new("cgroup::without_the_v2_tree", &[Need::Root, Need::Groups], without_the_v2_tree),
@@ -63,7 +72,7 @@ fn groups_of(pid: u32) -> Fallible<Vec<PathBuf>> {
     for line in fs::read_to_string(format!("/proc/{pid}/cgroup"))?.lines() {
         let mut fields = line.splitn(3, ':');
         let (number, names, path) = (fields.next(), fields.next(), fields.next().unwrap_or_default());
-        let Some(at) = path.find("belljar-").filter(|_| path.contains('-')) else { continue };
+        let Some(at) = path.find("belljar-").filter(|at| !path[*at..].starts_with("belljar-caller-")) else { continue };
         assert!(at > 0);
         let mount = mounts.lines().find(|mount| match number {
             Some("0") => mount.contains(" - cgroup2 "),
@@ -118,7 +127,7 @@ fn born_in_its_own_group() -> Fallible<()> {
 }
 
 fn limits_are_written() -> Fallible<()> {
-    let limits = limits().memory_max(Bytes::mib(48)).cpus(0.2).pids_max(77).cpu_weight(belljar::Weight::new(50));
+    let limits = limits().memory_max(Bytes::mib(48)).cpus(0.2).pids_max(77).cpu_weight(Weight::new(50));
     let (child, _lines) = ready(limited(limits), "echo ready; exec sleep 60")?;
     let expected: [(&str, &str, &str); 4] = match has_v1("memory") {
         true => [
@@ -200,7 +209,7 @@ fn out_of_memory() -> Fallible<()> {
         assert_eq!(exit.verdict, Verdict::OomKilled, "{kind}: {exit}");
     }
     assert_eq!(neighbour.try_wait()?, None);
-    neighbour.kill(belljar::KillScope::Tree)?;
+    neighbour.kill(KillScope::Tree)?;
     assert_eq!(neighbour.wait()?.verdict, Verdict::KilledByHandle);
     // control: the same with enough
     let limits = limits().memory_max(Bytes::mib(256));
@@ -303,5 +312,214 @@ fn threads_make_groups_at_once() -> Fallible<()> {
     })?;
     let left = groups_named(std::process::id());
     assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+const BUSY: &str = "echo ready; while :; do :; done";
+
+fn cpu_usage(child: &Child) -> Fallible<Duration> {
+    Ok(child.stats()?.cpu.usage.ok_or("no usage of CPU time")?)
+}
+
+/// Quota 20000 of each 100000, over three seconds, by accounting.
+fn a_fifth_of_a_cpu() -> Fallible<()> {
+    let (child, _lines) = ready(limited(limits().cpus(0.2)), BUSY)?;
+    let (start, before) = (Instant::now(), cpu_usage(&child)?);
+    std::thread::sleep(Duration::from_secs(3));
+    let (span, used) = (start.elapsed(), cpu_usage(&child)? - before);
+    let percent = 100.0 * used.as_secs_f64() / span.as_secs_f64();
+    assert!((17.0..=23.0).contains(&percent), "{percent:.1} % of {span:?}");
+    let cpu = child.stats()?.cpu;
+    assert!(
+        cpu.throttled_periods.is_some_and(|n| n > 5) && cpu.throttled.is_some_and(|t| t > Duration::ZERO),
+        "{cpu:?}"
+    );
+    // control: without the quota it takes more
+    let (child, _lines) = ready(limited(limits()), BUSY)?;
+    let (start, before) = (Instant::now(), cpu_usage(&child)?);
+    std::thread::sleep(Duration::from_secs(1));
+    let percent = 100.0 * (cpu_usage(&child)? - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    assert!(percent > 25.0, "control: {percent:.1} %");
+    Ok(())
+}
+
+/// Reaches the limit, and is gone in an instant.
+fn fork_bomb() -> Fallible<()> {
+    // copies of the shell itself, as in a real one; each waits for a line that nobody writes
+    // (dash gives up at the first EAGAIN: in a shell of its own)
+    let bomb = "mkfifo /tmp/f; exec 9<>/tmp/f; echo ready; \
+                (i=0; while [ $i -lt 2000 ]; do (read x <&9) & i=$((i+1)); done) 2>/dev/null; exec sleep 60";
+    // a VM without hardware support is some 5 times slower, and other tests may run beside this one
+    let (bound, tries) = if Need::Vm.probe().is_ok() { (2000, 1) } else { (250, 5) };
+    let mut spans = Vec::new();
+    for _ in 0..tries {
+        let (mut child, _lines) = ready(limited(limits().pids_max(1000)), bomb)?;
+        let mut most = 0;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while most < 990 && Instant::now() < deadline && child.try_wait()?.is_none() {
+            most = most.max(child.stats()?.pids.current.unwrap_or(0));
+        }
+        assert!((900..=1000).contains(&most), "{most}");
+        let groups = groups_of(child.id())?;
+        let start = Instant::now();
+        child.kill(KillScope::Tree)?;
+        child.wait()?;
+        spans.push(start.elapsed());
+        for group in &groups {
+            assert_eq!(fs::read_to_string(group.join("cgroup.procs"))?, "", "{}", group.display());
+        }
+        if start.elapsed() < Duration::from_millis(bound) {
+            return Ok(());
+        }
+    }
+    Err(format!("1,000 processes ended within {spans:?}").into())
+}
+
+fn stats_agree_with_getrusage() -> Fallible<()> {
+    let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; dd if=/dev/zero of=/dev/null bs=64k count=20000 2>&1 | tail -1";
+    let mut child = limited(limits()).build()?.spawn(&sh(script))?;
+    let exit = child.wait()?;
+    let rusage = exit.usage.user.ok_or("no user")? + exit.usage.system.ok_or("no system")?;
+    let group = cpu_usage(&child)?;
+    let (a, b) = (rusage.as_secs_f64(), group.as_secs_f64());
+    assert!(a > 0.1, "{rusage:?}");
+    // the group has the shim's own time too: a few milliseconds of set-up
+    assert!((b - a).abs() / a < 0.05 || (b - a).abs() < 0.015, "getrusage {rusage:?}, group {group:?}");
+    Ok(())
+}
+
+fn stats_of_memory_and_processes() -> Fallible<()> {
+    let builder = limited(limits().memory_max(Bytes::mib(200))).mount(Mount::tmpfs("/tmp").bytes(Bytes::mib(100)));
+    let script = "dd if=/dev/zero of=/tmp/file bs=1M count=32 2>/dev/null; sleep 60 & sleep 60 & echo ready; wait";
+    let (mut child, _lines) = ready(builder, script)?;
+    let stats = child.stats()?;
+    let (low, high) = (Bytes::mib(32), Bytes::mib(64));
+    for bytes in [stats.memory.current, stats.memory.file] {
+        assert!(bytes.is_some_and(|bytes| bytes >= low && bytes < high), "{:?}", stats.memory);
+    }
+    assert!(stats.memory.anon.is_some_and(|bytes| bytes > Bytes::kib(100)), "{:?}", stats.memory);
+    assert!(stats.memory.events.oom_kill == Some(0), "{:?}", stats.memory);
+    // the shim, the shell, two sleeps
+    assert_eq!((stats.pids.current, stats.pids.refused), (Some(4), Some(0)));
+    assert_eq!(stats.io, None, "no controller of it was asked for");
+    // the same descriptors again
+    let open = fs::read_dir("/proc/self/fd")?.count();
+    for _ in 0..3 {
+        child.stats()?;
+    }
+    assert_eq!(fs::read_dir("/proc/self/fd")?.count(), open);
+    child.kill(KillScope::Tree)?;
+    let usage = child.wait()?.usage;
+    // Linux 5.19 on v2
+    let peak = has_v1("memory") || Need::Kernel(5, 19).probe().is_ok();
+    assert!(!peak || usage.memory_peak.is_some_and(|bytes| bytes >= low), "{usage:?}");
+    let error = refused(host().limits(CgroupLimits::none()).build()?.spawn(&sh("sleep 9"))?.stats())?;
+    assert_kind(&error, ErrorKind::NotSupported);
+    Ok(())
+}
+
+fn update_both_ways() -> Fallible<()> {
+    let (mut child, _lines) = ready(limited(limits().memory_max(Bytes::mib(64)).cpus(0.2)), BUSY)?;
+    let memory = if has_v1("memory") { "memory.limit_in_bytes" } else { "memory.max" };
+    for mib in [32, 128, 16, 64] {
+        child.update(&CgroupLimits::new().memory_max(Bytes::mib(mib)))?;
+        assert_eq!(file(&child, memory)?, (mib << 20).to_string());
+        if has_v1("memory") {
+            assert_eq!(file(&child, "memory.memsw.limit_in_bytes")?, (mib << 20).to_string(), "no swap, as before");
+        }
+    }
+    assert_eq!(file(&child, "pids.max")?, "128", "what is not set stays");
+    let percent = |child: &Child| -> Fallible<f64> {
+        let (start, before) = (Instant::now(), cpu_usage(child)?);
+        std::thread::sleep(Duration::from_millis(1500));
+        Ok(100.0 * (cpu_usage(child)? - before).as_secs_f64() / start.elapsed().as_secs_f64())
+    };
+    child.update(&CgroupLimits::new().cpus(Limit::Max))?;
+    let free = percent(&child)?;
+    child.update(&CgroupLimits::new().cpus(Cpus::quota(Duration::from_millis(2), Duration::from_millis(20))))?;
+    let bound = percent(&child)?;
+    assert!(free > 25.0 && bound < 16.0, "{free:.1} %, {bound:.1} %");
+    Ok(())
+}
+
+fn update_is_all_or_nothing() -> Fallible<()> {
+    let (mut child, _lines) =
+        ready(limited(limits().memory_max(Bytes::mib(64)).cpus(0.2)), "echo ready; exec sleep 60")?;
+    let names: &[&str] = match has_v1("memory") {
+        true => &[
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "cpu.cfs_quota_us",
+            "cpu.cfs_period_us",
+            "pids.max",
+        ],
+        false => &["memory.max", "cpu.max", "pids.max", "cpu.weight"],
+    };
+    let all = |child: &Child| names.iter().map(|name| file(child, name)).collect::<Fallible<Vec<_>>>();
+    let before = all(&child)?;
+    // the raw key comes last, and no kernel has it
+    let limits = CgroupLimits::new().memory_max(Bytes::mib(96)).cpus(1.5).cpu_weight(Weight::new(7)).pids_max(50);
+    let error = refused(child.update(&limits.clone().unified("memory.no_such_file", "1")))?;
+    assert!(error.hint().is_some(), "{error}");
+    assert_eq!(all(&child)?, before);
+    // control: without it they are taken
+    child.update(&limits)?;
+    assert_ne!(all(&child)?, before);
+    assert_kind(&refused(child.update(&CgroupLimits::new().pids_max(0)))?, ErrorKind::InvalidSpec);
+    let error = refused(child.update(&CgroupLimits::new().cpuset_cpus([0])))?;
+    assert_kind(&error, ErrorKind::NotSupported);
+    Ok(())
+}
+
+/// Random limits in range, each read back from the kernel's own files.
+fn random_limits_are_read_back() -> Fallible<()> {
+    let (mut child, _lines) =
+        ready(limited(limits().memory_max(Bytes::gib(1)).cpus(1.0)), "echo ready; exec sleep 60")?;
+    let v1 = has_v1("memory");
+    let page = 4096;
+    let seed = std::process::id() as u64 ^ Instant::now().elapsed().as_nanos() as u64;
+    let mut state = seed | 1;
+    let mut random = |below: u64| {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
+    };
+    for round in 0..200 {
+        let memory = (8 << 20) + random(1 << 40);
+        let swap = random(1 << 40);
+        let (quota, period) = (1000 + random(10_000_000), 1000 + random(999_001));
+        let weight = 1 + random(10_000) as u32;
+        let pids = 2 + random(4_000_000) as u32;
+        let limits = CgroupLimits::new()
+            .memory_max(Bytes::new(memory))
+            .swap_max(Bytes::new(swap))
+            .cpus(Cpus::quota(Duration::from_micros(quota), Duration::from_micros(period)))
+            .cpu_weight(Weight::new(weight))
+            .pids_max(pids);
+        child.update(&limits).map_err(|error| format!("seed {seed:x}, round {round}: {error}: {limits:?}"))?;
+        let pages = |bytes: u64| (bytes / page * page).to_string();
+        let expected: Vec<(&str, String)> = match v1 {
+            true => vec![
+                ("memory.limit_in_bytes", pages(memory)),
+                ("memory.memsw.limit_in_bytes", pages(memory + swap)),
+                ("cpu.cfs_quota_us", quota.to_string()),
+                ("cpu.cfs_period_us", period.to_string()),
+                ("cpu.shares", ((weight * 1024 + 50) / 100).to_string()),
+                ("pids.max", pids.to_string()),
+            ],
+            false => vec![
+                ("memory.max", pages(memory)),
+                ("memory.swap.max", pages(swap)),
+                ("cpu.max", format!("{quota} {period}")),
+                ("cpu.weight", weight.to_string()),
+                ("pids.max", pids.to_string()),
+            ],
+        };
+        for (name, value) in expected {
+            assert_eq!(file(&child, name)?, value, "{name}, seed {seed:x}, round {round}");
+        }
+    }
     Ok(())
 }

@@ -207,7 +207,10 @@ fn groups() -> Vec<PathBuf> {
             found.extend(list(&group).into_iter().chain(list(group.parent().unwrap_or(&group))));
         }
     }
-    found.retain(|path| path.is_dir() && name(path).starts_with("belljar"));
+    // unless alone, those of this process only: others on this machine may be testing too
+    let alone = env::var_os("BELLJAR_TEST_ALONE").is_some();
+    let mine = if alone { "belljar-".to_owned() } else { format!("belljar-{}-", std::process::id()) };
+    found.retain(|path| path.is_dir() && name(path).starts_with(&mine));
     found
 }
 

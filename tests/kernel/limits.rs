@@ -72,6 +72,7 @@ fn wall_time_without_a_waiter() -> Fallible<()> {
     assert!(pidfd.wait_exited(Some(Duration::from_secs(10)))?);
     pidfd.wait()?;
     assert!(gone_within("7771002", Duration::ZERO));
+    belljar::sweep();
     Ok(())
 }
 
