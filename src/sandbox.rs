@@ -126,12 +126,16 @@ impl Sandbox {
         crate::AsyncChild::new(self.spawn(command)?)
     }
 
-    /// Starts a program and waits for it.
+    /// Starts a program and waits for it. Pipes that the command asks for are closed, for nobody could read
+    /// them; a terminal is refused, for the same reason.
     ///
     /// # Errors
     /// As [`spawn`](Sandbox::spawn) and [`Child::wait`].
     pub fn status(&self, command: &Command) -> Result<Exit> {
-        self.spawn(command)?.wait()
+        command.check_unattended()?;
+        let mut child = self.spawn(command)?;
+        (child.stdout, child.stderr) = (None, None);
+        child.wait()
     }
 
     /// Starts a program, waits for it, and collects what it writes. Stdout and stderr
@@ -140,6 +144,7 @@ impl Sandbox {
     /// # Errors
     /// As [`spawn`](Sandbox::spawn) and [`Child::wait_with_output`].
     pub fn output(&self, command: &Command) -> Result<Output> {
+        command.check_unattended()?;
         self.spawn_with(command, Defaults::Output)?.wait_with_output()
     }
 

@@ -68,6 +68,7 @@ pub struct Child {
     /// The pipe from the payload's standard error, if piped.
     pub stderr: Option<PipeReader>,
     /// The host's end of the payload's terminal, if it has one ([`Command::pty`](crate::Command::pty)).
+    /// To be read from: a payload that has written some KiB waits for that.
     pub pty: Option<Pty>,
     pid: i32,
     pidfd: PidFd,

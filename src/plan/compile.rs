@@ -26,13 +26,7 @@ pub(crate) fn compile(
     fault: Option<u32>,
 ) -> Result<Compiled> {
     let Template { host, namespaces, ids, root, mounts, security, confinement, groups, init } = template;
-    let payload_ids = payload_ids(template);
-    let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
-        move |id: u32| ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
-    };
-    command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids, *init)?;
-    command.check_terminal(mounts.has_devpts(), defaults)?;
-
+    let payload_ids = check(template, command)?;
     let mut builder = Builder::new();
     let mount_namespace = match &root.base {
         Base::Inherit => MountNamespace::Inherit,
@@ -84,7 +78,7 @@ pub(crate) fn compile_entry(
     without: u32,
     fault: Option<u32>,
 ) -> Result<(Program, Streams)> {
-    let payload_ids = check(template, command, Defaults::Null)?;
+    let payload_ids = check(template, command)?;
     command.limits().check_entry()?;
     let mut builder = Builder::new();
     builder.parent_op(Op::Enter {});
@@ -103,13 +97,13 @@ fn confine(confinement: &Confinement) -> impl Fn(Stage, &mut Builder) {
 }
 
 /// Checks a command against the sandbox it is for, and gives the sandbox's ids.
-fn check(template: &Template, command: &Command, defaults: Defaults) -> Result<Ids> {
+fn check(template: &Template, command: &Command) -> Result<Ids> {
     let payload_ids = payload_ids(template);
     let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
         move |id: u32| template.ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
     };
     command.check(has(|ids| &ids.uids), has(|ids| &ids.gids), &payload_ids, template.init)?;
-    command.check_terminal(template.mounts.has_devpts(), defaults)?;
+    command.check_terminal(template.mounts.has_devpts())?;
     Ok(payload_ids)
 }
 

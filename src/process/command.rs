@@ -178,6 +178,7 @@ impl Command {
     /// Gives the payload this descriptor under this number, 3 to 1023, at most 32 of them. All
     /// that is not given stays closed, and nobody else in the sandbox has a copy.
     ///
+    /// A file's offset and its status flags (O_NONBLOCK, O_APPEND) are shared with the caller's descriptor of it.
     /// The command keeps its own copy, to be spawned again: whoever waits for the end of a
     /// pipe or socket drops the command first. A directory is refused, for `..` leads out of
     /// it; see [`directory_fd`](Command::directory_fd).

@@ -89,24 +89,31 @@ impl Command {
         if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
     }
 
-    /// A terminal takes a devpts, and a reader at its other end.
-    pub(crate) fn check_terminal(&self, has_devpts: bool, defaults: Defaults) -> Result<()> {
-        let mut defects = Vec::new();
+    /// A terminal takes a devpts.
+    pub(crate) fn check_terminal(&self, has_devpts: bool) -> Result<()> {
+        if !self.wants_terminal() || has_devpts {
+            return Ok(());
+        }
+        Err(Error::spec(vec![Defect::new(
+            "a pty without a devpts of the sandbox's own in the mount plan",
+            "Mount::dev(\"/dev\") or Mount::devpts(\"/dev/pts\"), in a root that is not inherited or joined",
+        )]))
+    }
+
+    /// A terminal takes a reader at its other end, or the payload waits for one.
+    pub(crate) fn check_unattended(&self) -> Result<()> {
+        if !self.wants_terminal() {
+            return Ok(());
+        }
+        Err(Error::spec(vec![Defect::new(
+            "a pty in a call that waits for the end: nobody would read from it, and the payload would wait, too",
+            "Sandbox::spawn, and Child::pty to read from",
+        )]))
+    }
+
+    fn wants_terminal(&self) -> bool {
         let streams = [&self.stdin, &self.stdout, &self.stderr];
-        let wanted = self.pty.is_some() || streams.iter().any(|stdio| matches!(stdio, Some(Stdio::Pty)));
-        if wanted && !has_devpts {
-            defects.push(Defect::new(
-                "a pty without a devpts of the sandbox's own in the mount plan",
-                "Mount::dev(\"/dev\") or Mount::devpts(\"/dev/pts\"), in a root that is not inherited or joined",
-            ));
-        }
-        if wanted && defaults == Defaults::Output {
-            defects.push(Defect::new(
-                "the output of a pty is not collected: nobody would read it, and the payload would wait",
-                "Sandbox::spawn, and Child::pty to read from",
-            ));
-        }
-        if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
+        self.pty.is_some() || streams.iter().any(|stdio| matches!(stdio, Some(Stdio::Pty)))
     }
 
     pub(super) fn payload_uid(&self, ids: &Ids) -> u32 {

@@ -196,8 +196,12 @@ fn refusals() -> Fallible<()> {
             assert!(error.to_string().contains("devpts"), "{error}");
         }
     }
-    let error = refused(host().build()?.output(sh("true").pty(SMALL)))?;
-    assert_kind(&error, ErrorKind::InvalidSpec);
+    // nobody would read, and it could wait for ever
+    let sandbox = host().build()?;
+    assert_kind(&refused(sandbox.output(sh("true").pty(SMALL)))?, ErrorKind::InvalidSpec);
+    assert_kind(&refused(sandbox.status(sh("true").stdout(Stdio::Pty)))?, ErrorKind::InvalidSpec);
+    let unread = sandbox.status(sh("head -c 1000000 /dev/zero").stdout(Stdio::Piped).wall_time(PATIENCE))?;
+    assert!(!unread.success() && unread.verdict != belljar::Verdict::WallTimeLimit, "SIGPIPE: {unread}");
     // the least that is enough
     let mounts = Mounts::none().mount(Mount::devpts("/terminals"));
     let sandbox = with_programs(Sandbox::builder(RootFs::empty()).mounts(mounts)).build()?;
