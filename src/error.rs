@@ -1,6 +1,7 @@
 //! The one error type: what step, which object, which errno, what the kernel said,
 //! and what to do.
 
+use crate::flaw::Flaw;
 use crate::sys::Errno;
 use std::fmt;
 
@@ -23,6 +24,7 @@ struct Inner {
     kernel: Option<String>,
     hint: Option<String>,
     defects: Vec<Defect>,
+    flaw: Option<Flaw>,
 }
 
 /// What an [`Error`] is about, for programs to match on.
@@ -47,6 +49,8 @@ pub enum ErrorKind {
     Busy,
     /// The time given to the call is over.
     TimedOut,
+    /// A layer or an image is not what it must be; see [`Error::flaw`].
+    InvalidImage,
     /// Any other failure of a system call.
     Other,
 }
@@ -119,6 +123,7 @@ impl Error {
             kernel: None,
             hint: None,
             defects: Vec::new(),
+            flaw: None,
         }))
     }
 
@@ -132,6 +137,12 @@ impl Error {
     pub(crate) fn spec(defects: Vec<Defect>) -> Error {
         let mut error = Error::new(ErrorKind::InvalidSpec, "the sandbox cannot be built");
         error.0.defects = defects;
+        error
+    }
+
+    pub(crate) fn flawed(flaw: Flaw) -> Error {
+        let mut error = Error::new(ErrorKind::InvalidImage, "");
+        error.0.flaw = Some(flaw);
         error
     }
 
@@ -189,6 +200,11 @@ impl Error {
     pub fn defects(&self) -> &[Defect] {
         &self.0.defects
     }
+
+    /// What is wrong with a layer or image, for [`ErrorKind::InvalidImage`].
+    pub fn flaw(&self) -> Option<&Flaw> {
+        self.0.flaw.as_ref()
+    }
 }
 
 impl ErrorKind {
@@ -210,6 +226,9 @@ impl fmt::Display for Inner {
             write!(f, "step {} of {}: ", step.number, step.total)?;
         }
         f.write_str(&self.what)?;
+        if let Some(flaw) = &self.flaw {
+            write!(f, "{flaw}")?;
+        }
         if let Some(errno) = self.errno {
             write!(f, ": {errno}")?;
         }

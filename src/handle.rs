@@ -169,3 +169,16 @@ impl AsFd for Fd {
         }
     }
 }
+
+/// Something of a store in use: as long as a copy of the descriptor is open, in this process
+/// or in a sandbox's first one, a flock(2) keeps it from being removed.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "image"), allow(dead_code, reason = "stores are an optional feature"))]
+pub(crate) struct Lease(#[allow(dead_code, reason = "held")] Arc<File>);
+
+#[cfg_attr(not(feature = "image"), allow(dead_code, reason = "stores are an optional feature"))]
+impl Lease {
+    pub fn new(file: File) -> Lease {
+        Lease(Arc::new(file))
+    }
+}

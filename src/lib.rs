@@ -25,9 +25,12 @@
 mod cgroup;
 mod child;
 mod error;
+mod flaw;
 mod handle;
 mod host;
 mod id;
+#[cfg(feature = "image")]
+pub mod image;
 mod launch;
 mod mount;
 mod namespace;
@@ -53,6 +56,7 @@ pub use cgroup::{
 pub use child::AsyncChild;
 pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
+pub use flaw::{Flaw, FlawKind};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, ParseIdError, Uid};

@@ -34,6 +34,13 @@ impl Bytes {
     }
 }
 
+/// At most `u64::MAX` bytes.
+impl std::ops::AddAssign for Bytes {
+    fn add_assign(&mut self, other: Bytes) {
+        self.0 = self.0.saturating_add(other.0);
+    }
+}
+
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {

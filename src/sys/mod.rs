@@ -5,7 +5,7 @@
 //! program in new namespaces and cgroups, [`bpf`] restricts the devices of a cgroup,
 //! [`namespace`] joins and makes them, [`mount`] is the mount API of Linux 5.2 and mount(2),
 //! [`path`] opens beneath a root, [`tree`] walks what others have written, [`pidfd`] names
-//! processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`socket`] passes
+//! processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`xattr`] sets attributes, [`socket`] passes
 //! descriptors. Functions take borrowed descriptors and give owned ones; errors are
 //! [`Errno`], the kernel's own.
 //!
@@ -27,5 +27,6 @@ pub mod pty;
 pub(crate) mod reactor;
 pub mod socket;
 pub mod tree;
+pub mod xattr;
 
 pub use kernel::raw::{Errno, Result};

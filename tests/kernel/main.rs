@@ -19,6 +19,18 @@ mod freeze;
 mod harness;
 mod hosts;
 mod identity;
+#[cfg(feature = "image")]
+mod image;
+#[cfg(not(feature = "image"))]
+mod image {
+    //! Not built: an optional feature.
+    pub fn tests() -> Vec<crate::harness::Test> {
+        Vec::new()
+    }
+    pub fn another_process() -> Option<std::process::ExitCode> {
+        None
+    }
+}
 mod leaks;
 mod limits;
 mod mounts;
@@ -36,6 +48,9 @@ mod verdict;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = image::another_process() {
+        return code;
+    }
     if let Ok(pid_namespace) = std::env::var("BELLJAR_TEST_HOST_DIES") {
         return match child::host_that_dies(&pid_namespace) {
             Ok(()) => ExitCode::SUCCESS,
@@ -83,6 +98,7 @@ fn main() -> ExitCode {
         namespace::tests,
         identity::tests,
         rootfs::tests,
+        image::tests,
         security::tests,
         mounts::tests,
         process::tests,

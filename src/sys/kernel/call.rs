@@ -55,6 +55,8 @@ calls! {
     /// fsetxattr(2).
     fsetxattr(fd: i32, name: &CStr, value: &[u8]) =
         fsetxattr, fd as isize, name.as_ptr(), value.as_ptr(), value.len(), 0;
+    /// syncfs(2).
+    syncfs(fd: i32) = syncfs, fd as isize;
     /// flock(2).
     flock(fd: i32, operation: u32) = flock, fd as isize, operation;
     /// chdir(2).

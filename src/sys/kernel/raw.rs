@@ -66,6 +66,7 @@ numbers! {
     open_tree = 428/428, move_mount = 429/429, fsopen = 430/430, fsconfig = 431/431, fsmount = 432/432,
     pidfd_open = 434/434, clone3 = 435/435, close_range = 436/436, openat2 = 437/437,
     pidfd_getfd = 438/438, mount_setattr = 442/442,
+    syncfs = 306/267,
 }
 
 /// Enters the kernel with up to six arguments.

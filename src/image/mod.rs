@@ -1,0 +1,59 @@
+//! Layers, images and volumes: the storage side of a root file system, from tar layers to a
+//! running sandbox and back.
+//!
+//! A [`Store`] is a directory in which each layer is kept once, unpacked into the form that
+//! overlayfs reads, under the sha256 of its archive. [`Store::import`] takes images in, from an
+//! OCI layout, a `docker save` archive or a plain tar; `RootFs::image`
+//! runs them.
+//!
+//! ```no_run
+//! use belljar::image::{Import, Store};
+//! use belljar::{Command, RootFs, Sandbox};
+//!
+//! let store = Store::open("/var/lib/bells")?;
+//! store.import(Import::oci_layout("debian-oci").reference("12"), "debian:12")?;
+//! let sandbox = Sandbox::builder(RootFs::image(&store, "debian:12")?).build()?;
+//! let output = sandbox.output(&mut Command::new("cat").arg("/etc/os-release"))?;
+//! # Ok::<(), belljar::Error>(())
+//! ```
+//!
+//! Nothing that comes from a layer is trusted: see [`Limits`], [`Devices`], and
+//! [`Flaw`](crate::Flaw) for what is refused. An import that fails leaves the store as it was.
+//!
+//! An import runs on as many threads as there are processors, two for each layer under way
+//! (one reads, hashes and decompresses, one unpacks); all have ended when it returns.
+
+mod archive;
+mod collect;
+mod decode;
+mod digest;
+mod extract;
+mod import;
+mod limits;
+mod marks;
+mod pax;
+mod record;
+mod size;
+mod skeleton;
+mod source;
+mod store;
+mod verify;
+
+pub use collect::Collected;
+pub use digest::Digest;
+pub use import::{Import, Progress};
+pub use limits::{Devices, Durability, FileCapabilities, LeftOut, Limits};
+pub use record::{Image, Layer, Platform};
+pub use size::{Size, Sizes};
+pub use store::Store;
+
+use crate::error::Error;
+use crate::sys::Errno;
+
+/// The error of a call through `std`.
+fn io_error(what: impl Into<String>, error: &std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(errno) => Error::call(what, Errno(errno)),
+        None => Error::call(format!("{}: {error}", what.into()), Errno::EIO),
+    }
+}

@@ -1,0 +1,20 @@
+//! Layers, images and volumes (cargo feature `image`).
+
+mod archives;
+mod attacks;
+mod import;
+mod store;
+mod tree;
+
+use crate::harness::Test;
+use std::process::ExitCode;
+
+pub fn tests() -> Vec<Test> {
+    [attacks::tests, import::tests, store::tests].into_iter().flat_map(|tests| tests()).collect()
+}
+
+/// This program again, as one that is to be killed.
+pub fn another_process() -> Option<ExitCode> {
+    let arguments = std::env::var("BELLJAR_TEST_IMPORTER").ok()?;
+    Some(store::importer(&arguments))
+}
