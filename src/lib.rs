@@ -54,7 +54,7 @@ pub use cgroup::{
 };
 #[cfg(feature = "tokio")]
 pub use child::AsyncChild;
-pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Stream, Usage, Verdict};
+pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Reply, Stream, Usage, Verdict};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use flaw::{Flaw, FlawKind};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
@@ -62,7 +62,7 @@ pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, ParseIdError, Uid};
 pub use mount::{Missing, Mount, Mounts, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
-pub use process::{Command, Init, Stdio};
+pub use process::{Command, Entry, Init, Stdio};
 pub use pty::{Pty, PtySize};
 pub use rootfs::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals, RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};

@@ -1,7 +1,7 @@
 //! `Sandbox`: a checked specification, to spawn from any number of times.
 
 use crate::cgroup::CgroupLimits;
-use crate::child::{Child, Exit, Output};
+use crate::child::{Child, Exit, Output, Reply};
 use crate::error::{Error, Result};
 use crate::launch::{launch, prepare};
 use crate::mount::{Mount, Mounts};
@@ -11,8 +11,11 @@ use crate::process::{Command, Defaults, Init};
 use crate::program::op::without;
 use crate::rootfs::{Changes, RootFs};
 use crate::security::Security;
+use crate::sys::Errno;
 use crate::testing;
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -159,6 +162,27 @@ impl Sandbox {
         let lacking = lacking();
         let by_call = lacking & without::OPENAT2 == 0;
         self.template.root.changes(self.template.source(lacking), self.template.ranges(), by_call)
+    }
+
+    /// Runs a function of this program in the sandbox, in a process of its own, and waits for its
+    /// result: see [`entry!`](crate::entry). The result is bound by [`Command::output_max`]. Without
+    /// [`Command::wall_time`] a function that never ends is waited for for ever.
+    ///
+    /// That it did not return is no error, but told by the [`Reply`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSpec`](crate::ErrorKind::InvalidSpec) for a command that is no [`Command::entry`] or one that
+    /// [`Entry::dispatch`](crate::Entry::dispatch) was not told of;
+    /// [`ErrorKind::NotSupported`](crate::ErrorKind::NotSupported) when the program cannot be executed in this sandbox;
+    /// as [`spawn`](Sandbox::spawn) and [`Child::wait`].
+    pub fn call(&self, command: &mut Command, argument: &[u8]) -> Result<Reply> {
+        command.known_entry()?;
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|e| Error::call("make a socket for the call", Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+        command.take_stdin(Some(OwnedFd::from(theirs)));
+        let child = self.spawn(command);
+        command.take_stdin(None);
+        child?.converse(ours, argument)
     }
 
     /// The Program that spawning this command would run, one numbered line a step.

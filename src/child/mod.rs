@@ -1,5 +1,6 @@
 //! The handle of a running sandbox.
 
+mod call;
 mod cgroup;
 mod changes;
 mod enter;
@@ -12,6 +13,7 @@ mod output;
 mod reactor;
 mod verdict;
 
+pub use call::Reply;
 pub use exit::{Exit, Usage};
 pub use freeze::Frozen;
 pub use lines::{Line, LineEnd, Lines, Stream};

@@ -55,6 +55,7 @@ pub(crate) fn compile(
     let streams = command.lower(
         &payload_ids,
         defaults,
+        without,
         &mut builder,
         |builder| {
             let host = builder.send(Fd::Owned(host_pidfd.into()));
@@ -82,8 +83,14 @@ pub(crate) fn compile_entry(
     command.limits().check_entry()?;
     let mut builder = Builder::new();
     builder.parent_op(Op::Enter {});
-    let streams =
-        command.lower(&payload_ids, Defaults::Null, &mut builder, |_| Ok(()), confine(&template.confinement))?;
+    let streams = command.lower(
+        &payload_ids,
+        Defaults::Null,
+        without,
+        &mut builder,
+        |_| Ok(()),
+        confine(&template.confinement),
+    )?;
     Ok((builder.finish(without, fault), streams))
 }
 

@@ -1,6 +1,6 @@
 //! `Command`, in the words of `std::process::Command`.
 
-use super::{Limits, Passed, Stdio};
+use super::{Entry, Limits, Passed, Stdio};
 use crate::id::{Gid, Uid};
 use crate::pty::PtySize;
 use std::collections::BTreeMap;
@@ -37,6 +37,8 @@ pub struct Command {
     pub(super) fds: Vec<Passed>,
     pub(super) pty: Option<PtySize>,
     pub(super) limits: Limits,
+    /// The function of this program that is to be run instead of another program.
+    pub(super) entry: Option<&'static Entry>,
 }
 
 /// The `PATH` of a payload whose environment names none.
@@ -61,6 +63,7 @@ impl Command {
             fds: Vec::new(),
             pty: None,
             limits: Limits::default(),
+            entry: None,
         }
     }
 

@@ -4,7 +4,7 @@ use super::command::DEFAULT_PATH;
 use super::{Command, Init, Stdio, Streams};
 use crate::error::{Defect, Error, Result};
 use crate::id::{c_path, c_string, check_guest, check_nul};
-use crate::program::{Builder, Op, Strings, strings};
+use crate::program::{Builder, Op, Slot, Strings, strings};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
@@ -129,18 +129,23 @@ impl Command {
         &self,
         ids: &Ids,
         defaults: Defaults,
+        without: u32,
         builder: &mut Builder,
         payload: impl FnOnce(&mut Builder) -> Result<()>,
         security: impl Fn(Stage, &mut Builder),
     ) -> Result<Streams> {
         let (ends, ours) = self.streams(ids, defaults, builder)?;
         let others = super::fds::lower(&self.fds, builder);
+        let keep = match self.entry {
+            Some(_) => builder.send(super::entry::own_program(without)?),
+            None => Slot::NONE,
+        };
         self.limits.lower(builder);
         payload(builder)?;
         builder.op(Op::Session {});
         self.limits.lower_payload(builder);
         let [stdin, stdout, stderr] = ends.slots;
-        builder.op(Op::Stdio { stdin, stdout, stderr, others: &others });
+        builder.op(Op::Stdio { stdin, stdout, stderr, others: &others, keep });
         if let Some(stream) = ends.terminal {
             builder.op(Op::Terminal { stream });
         }

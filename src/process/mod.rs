@@ -1,12 +1,15 @@
 //! The payload's process: its program, arguments, environment, ids and streams.
 
 mod command;
+mod entry;
 mod fds;
 mod limits;
 mod lower;
 mod stdio;
 
 pub use command::Command;
+pub use entry::Entry;
+pub(crate) use entry::READY;
 use fds::Passed;
 pub(crate) use limits::Limits;
 pub(crate) use lower::{Defaults, Ids, Stage};

@@ -247,7 +247,7 @@ impl Display for Op<'_> {
             }
             Op::CpuSeconds { soft, hard } => write!(f, "RLIMIT_CPU {soft} s, at most {hard} s, for each process"),
             Op::Session {} => f.write_str("new session"),
-            Op::Stdio { stdin, stdout, stderr, others } => {
+            Op::Stdio { stdin, stdout, stderr, others, .. } => {
                 write!(f, "standard streams from slots {stdin}, {stdout}, {stderr}")?;
                 let word = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
                 for pair in others.chunks_exact(4) {

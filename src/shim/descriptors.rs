@@ -43,8 +43,9 @@ impl Places {
 }
 
 /// Puts the three streams and the `others` (pairs of number and slot, two bytes each) in
-/// place, and closes everything else but the control socket, which moves aside for a 3.
-pub fn place(state: &mut State, streams: [Slot; 3], others: &[u8]) -> Result<()> {
+/// place, and closes everything else but the control socket and the program to `keep` until
+/// the exec, which move aside.
+pub fn place(state: &mut State, streams: [Slot; 3], others: &[u8], keep: Slot) -> Result<()> {
     let mut places = Places { list: [(0, -1); MOST], len: 0 };
     for (number, slot) in (0..).zip(streams) {
         places.put(number, state.get(slot)?)?;
@@ -56,20 +57,23 @@ pub fn place(state: &mut State, streams: [Slot; 3], others: &[u8]) -> Result<()>
     let control = places.aside(state::control())?;
     call::fcntl(control, F_SETFD, FD_CLOEXEC as usize)?;
     state::set_control(control);
+    if let Ok(image) = state.get(keep) {
+        state.image = places.aside(image)?;
+    }
     for i in 0..places.len {
         places.list[i].1 = places.aside(places.list[i].1)?;
     }
     for (number, fd) in places.all() {
         call::dup3(*fd, *number, 0)?;
     }
-    close_others(&mut places, control)
+    close_others(&mut places, [control, state.image])
 }
 
 /// Closes the gaps between what stays, from the lowest number up.
-fn close_others(places: &mut Places, control: i32) -> Result<()> {
+fn close_others(places: &mut Places, unseen: [i32; 2]) -> Result<()> {
     let mut from = 0;
     loop {
-        let kept = places.all().iter().map(|(number, _)| *number).chain([control]);
+        let kept = places.all().iter().map(|(number, _)| *number).chain(unseen);
         match kept.filter(|number| *number >= from).min() {
             Some(next) => {
                 if next > from {

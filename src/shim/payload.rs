@@ -93,8 +93,9 @@ pub fn working_directory(state: &State, directory: &CStr) -> Result<()> {
 const POINTERS: usize = 8192;
 static mut TABLE: [*const core::ffi::c_char; POINTERS] = [core::ptr::null(); POINTERS];
 
-/// execve(2) of the first candidate that is there, as execvp(3) searches.
-pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<'static>) -> Result<()> {
+/// execve(2) of the first candidate that is there, as execvp(3) searches, or of the program that
+/// was kept open.
+pub fn exec(state: &State, candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<'static>) -> Result<()> {
     // SAFETY: the only reference to the static: the process that had it before has executed or ended.
     let pointers = unsafe { &mut *(&raw mut TABLE) };
     let mut used = 0;
@@ -114,10 +115,16 @@ pub fn exec(candidates: Strings<'static>, argv: Strings<'static>, envp: Strings<
         Err(Errno::EPERM | Errno::ENOSYS) => {} // by a filter that was installed with an empty mask
         answer => drop(answer?),
     }
+    let (argv, envp) = (&raw const pointers[argv], &raw const pointers[envp]);
+    if state.image >= 0 {
+        // SAFETY: an empty C string and two NULL-terminated arrays of C strings, all 'static.
+        let tried = unsafe { syscall!(execveat, state.image, c"".as_ptr(), argv, envp, AT_EMPTY_PATH) };
+        return tried.and(Err(Errno::EIO)); // execveat does not return in success
+    }
     let mut answer = Errno::ENOENT;
     for program in candidates.iter() {
         // SAFETY: a C string and two NULL-terminated arrays of C strings, all 'static.
-        let tried = unsafe { syscall!(execve, program.as_ptr(), &raw const pointers[argv], &raw const pointers[envp]) };
+        let tried = unsafe { syscall!(execve, program.as_ptr(), argv, envp) };
         match tried {
             // goes on as execvp does: a file that may not be run does not hide one behind it
             Err(Errno::EACCES) => answer = Errno::EACCES,

@@ -147,7 +147,9 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         }
         Op::CpuSeconds { soft, hard } => limits::cpu_seconds(soft, hard),
         Op::Session {} => call::setsid().map(drop),
-        Op::Stdio { stdin, stdout, stderr, others } => descriptors::place(state, [stdin, stdout, stderr], others),
+        Op::Stdio { stdin, stdout, stderr, others, keep } => {
+            descriptors::place(state, [stdin, stdout, stderr], others, keep)
+        }
         Op::Pty { rows, columns, uid, gid, to } => pty::open(state, rows, columns, uid, gid, to),
         Op::Terminal { stream } => pty::control(stream),
         Op::Umask { mask } => call::umask(mask).map(drop),
@@ -159,6 +161,6 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Rlimits { limits } => confine::rlimits(limits),
         Op::Keyring { required } => confine::keyring(required != 0),
         Op::WorkingDirectory { path } => payload::working_directory(state, path),
-        Op::Exec { candidates, argv, envp } => payload::exec(candidates, argv, envp),
+        Op::Exec { candidates, argv, envp } => payload::exec(state, candidates, argv, envp),
     }
 }

@@ -83,6 +83,8 @@ pub struct State {
     pub devpts: i32,
     /// What the sandbox is allowed.
     pub limits: Limits,
+    /// The program to execute, where it is no path; -1 for one that is.
+    pub image: i32,
     /// What the kernel said of the last failure.
     pub message: Message,
 }
@@ -106,6 +108,7 @@ impl State {
             own_len: 0,
             devpts: -1,
             limits: Limits::default(),
+            image: -1,
             message: Message::new(),
         }
     }

@@ -13,6 +13,7 @@ mod changes;
 mod child;
 mod common;
 mod enter;
+mod entry;
 mod errors;
 mod fds;
 mod freeze;
@@ -48,6 +49,7 @@ mod verdict;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    entry::dispatch();
     if let Some(code) = image::another_process() {
         return code;
     }
@@ -82,11 +84,12 @@ fn main() -> ExitCode {
     if let Ok(kind) = std::env::var("BELLJAR_TEST_HOG") {
         cgroup::hog(&kind);
     }
-    // The shim's memfd, and the file in its place, are made once for the process: before
+    // The memfds of the shim and of this program, and the files in their place, are made once for the process: before
     // the first leak check. What fails here fails in the tests, with its reason.
     for features in [0, belljar::testing::feature::MEMFD_EXEC] {
         belljar::testing::disable(features);
         drop(common::host().build().and_then(|sandbox| sandbox.status(&common::sh("true"))));
+        drop(entry::once());
     }
     belljar::testing::disable(0);
     // So does the move out of a v2 group that is to hand down controllers.
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "tokio")]
         tokio::tests,
         enter::tests,
+        entry::tests,
         errors::tests,
         hosts::tests,
         attacks::tests,

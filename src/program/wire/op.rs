@@ -233,8 +233,9 @@ ops! { 'a;
     CpuSeconds = 71 { soft: u64, hard: u64 }
     /// setsid.
     Session = 61 {}
-    /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed.
-    Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot, others: &'a [u8] }
+    /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed,
+    /// but for `keep` until the exec.
+    Stdio = 62 { stdin: Slot, stdout: Slot, stderr: Slot, others: &'a [u8], keep: Slot }
     /// A pty of the sandbox's devpts: its master goes to the library.
     Pty = 80 { rows: u16, columns: u16, uid: u32, gid: u32, to: Slot }
     /// A standard stream as the controlling terminal.
@@ -253,6 +254,6 @@ ops! { 'a;
     Keyring = 102 { required: u32 }
     /// The working directory.
     WorkingDirectory = 66 { path: &'a CStr }
-    /// execve of the first candidate that exists.
+    /// execve of the first candidate that exists, or of the open file that was kept.
     Exec = 67 { candidates: Strings<'a>, argv: Strings<'a>, envp: Strings<'a> }
 }
