@@ -6,14 +6,16 @@
 //!     [--hide PATH]... [--bind SRC:DST[:ro]]... [--tmpfs DST[:SIZE]]...
 //!     [--hostname NAME] [--net none|host] [--map HOSTID:COUNT]
 //!     [--user UID[:GID]] [--env K=V]... [--cwd DIR] [--init shim|payload]
-//!     [--timeout SECS] [--explain] -- CMD ARGS...
+//!     [--timeout SECS] [--cpu-time SECS] [--grace SECS] [--explain] -- CMD ARGS...
 //! ```
 //! SIZE takes a suffix K, M or G (powers of 1024). Without a root option: `--host`.
 //! The exit status is the payload's, 128 + n when signal n ended it, 124 after
-//! `--timeout`, 125 for a set-up error, which is printed on stderr.
+//! `--timeout` or `--cpu-time`, 125 for a set-up error, which is printed on stderr.
+//! When its time is over the payload gets SIGTERM if there is a `--grace`, and SIGKILL when that is over.
 
 use belljar::{
-    Bytes, Command, Exit, IdMap, IdRange, Init, Mount, Namespaces, Net, RootFs, Sandbox, Stdio, Upper, User, Uts,
+    Bytes, Command, Exit, IdMap, IdRange, Init, KillScope, Mount, Namespaces, Net, RootFs, Sandbox, Stdio, Upper, User,
+    Uts, Verdict,
 };
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -45,12 +47,12 @@ fn run() -> Fallible<u8> {
     for note in child.notes() {
         eprintln!("run: note: {note}");
     }
-    let exit = match options.timeout {
+    let exit = match options.timeout.filter(|_| !options.shim_keeps_time()) {
         None => child.wait()?,
         Some(span) => match child.wait_timeout(span)? {
             Some(exit) => exit,
             None => {
-                child.kill(belljar::KillScope::Tree)?;
+                child.kill(KillScope::Tree)?;
                 child.wait()?;
                 return Ok(124);
             }
@@ -60,6 +62,9 @@ fn run() -> Fallible<u8> {
 }
 
 fn status(exit: &Exit) -> u8 {
+    if matches!(exit.verdict, Verdict::WallTimeLimit | Verdict::CpuTimeLimit) {
+        return 124;
+    }
     match (exit.code(), exit.signal()) {
         (Some(code), _) => code as u8, // wait(2) gives 8 bits
         (None, Some(signal)) => 128 + signal as u8,
@@ -82,6 +87,8 @@ struct Options {
     cwd: Option<OsString>,
     init: Init,
     timeout: Option<Duration>,
+    cpu_time: Option<Duration>,
+    grace: Duration,
     explain: bool,
     argv: Vec<OsString>,
 }
@@ -139,7 +146,9 @@ impl Options {
                         other => return Err(format!("--init takes shim or payload, not {other}").into()),
                     }
                 }
-                "--timeout" => options.timeout = Some(Duration::try_from_secs_f64(text(value()?)?.parse()?)?),
+                "--timeout" => options.timeout = Some(seconds(value()?)?),
+                "--cpu-time" => options.cpu_time = Some(seconds(value()?)?),
+                "--grace" => options.grace = seconds(value()?)?,
                 "--explain" => options.explain = true,
                 other => return Err(format!("unknown option {other}").into()),
             }
@@ -148,6 +157,11 @@ impl Options {
             return Err("no command: run [options] -- CMD ARGS...".into());
         }
         Ok(options)
+    }
+
+    /// A payload that is PID 1 has nobody inside to keep the time; nor has a time of nothing.
+    fn shim_keeps_time(&self) -> bool {
+        self.init == Init::Shim && self.timeout.is_none_or(|span| span >= Duration::from_millis(1))
     }
 
     fn set_root(&mut self, root: RootFs) -> Fallible<()> {
@@ -196,6 +210,13 @@ impl Options {
         let mut command = Command::new(&self.argv[0]);
         command.args(&self.argv[1..]).envs(self.env.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::Inherit).stdout(Stdio::Inherit).stderr(Stdio::Inherit);
+        if let Some(span) = self.timeout.filter(|_| self.shim_keeps_time()) {
+            command.wall_time(span);
+        }
+        if let Some(span) = self.cpu_time {
+            command.cpu_time(span);
+        }
+        command.grace(self.grace);
         if let Some(dir) = &self.cwd {
             command.current_dir(dir);
         }
@@ -204,6 +225,10 @@ impl Options {
         }
         Ok(command)
     }
+}
+
+fn seconds(value: OsString) -> Fallible<Duration> {
+    Ok(Duration::try_from_secs_f64(text(value)?.parse()?)?)
 }
 
 fn text(value: OsString) -> Fallible<String> {

@@ -24,7 +24,9 @@ impl Child {
     /// their wall-clock time runs, they can be killed, and they end with the host process.
     ///
     /// The payload can notice: parents get SIGCHLD, some calls give EINTR afterwards
-    /// (signal(7)), and a process that had been stopped before goes on as well.
+    /// (signal(7)), and a process that had been stopped before goes on as well. The freezer of
+    /// a control group, which nobody notices, would stop PID 1 too, and with it the limits and the
+    /// end with the host: it is used under [`Init::Payload`] only, which has neither.
     ///
     /// ```no_run
     /// # use belljar::*;
@@ -38,12 +40,43 @@ impl Child {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::NotSupported`] under [`Init::Payload`] and without a pid namespace of the sandbox's
-    /// own; [`ErrorKind::NotFound`] when it has ended; [`ErrorKind::Busy`] when the shim does not
-    /// answer within a second.
+    /// [`ErrorKind::NotSupported`] without a pid namespace of the sandbox's own, under `Init::Payload` without a control
+    /// group, and for a process that has [entered](Child::enter); [`ErrorKind::NotFound`] when it has ended;
+    /// [`ErrorKind::Busy`] when the shim does not answer, or a process does not stop, within a second.
     pub fn freeze(&mut self) -> Result<Frozen<'_>> {
-        self.ask(Request::Freeze)?;
+        self.set_frozen(true)?;
         Ok(Frozen { child: self, thawed: false })
+    }
+
+    fn set_frozen(&mut self, frozen: bool) -> Result<()> {
+        match self.init {
+            Init::Shim => self.ask(if frozen { Request::Freeze } else { Request::Thaw }),
+            Init::Payload => self.set_group_frozen(frozen),
+        }
+    }
+
+    /// Where nobody inside could do it: by the control group, where there is one.
+    fn set_group_frozen(&mut self, frozen: bool) -> Result<()> {
+        let what = format!("{} the sandbox {}", if frozen { "freeze" } else { "thaw" }, self.pid);
+        if self.exit.is_some() {
+            return Err(Error::new(ErrorKind::NotFound, format!("{what}: it has ended")));
+        }
+        let done = if frozen { self.group.freeze(PATIENCE) } else { self.group.thaw(PATIENCE) };
+        match done {
+            Ok(()) => {
+                self.group_frozen = frozen;
+                Ok(())
+            }
+            Err(Errno::ETIMEDOUT) => {
+                let _ = self.group.thaw(Duration::ZERO); // all or nobody
+                Err(Error::call(what, Errno::ETIMEDOUT)
+                    .with_kind(ErrorKind::Busy)
+                    .with_hint("again: a process waits for a device, in the kernel"))
+            }
+            Err(errno) => Err(Error::call(what, errno)
+                .with_kind(ErrorKind::NotSupported)
+                .with_hint("Init::Shim, or CgroupLimits::new() on a host that lets the caller make groups")),
+        }
     }
 
     /// Sends a request, and waits for the answer of the shim.
@@ -53,8 +86,8 @@ impl Child {
             let hint = "Init::Shim and Pid::New: its PID 1 is who can stop all processes at once";
             Error::call(&what, errno).with_kind(ErrorKind::NotSupported).with_hint(hint)
         };
-        if self.init == Init::Payload {
-            return Err(refused(Errno::EOPNOTSUPP));
+        if self.entered {
+            return Err(refused(Errno::EOPNOTSUPP)); // the handle of the sandbox itself is who may
         }
         let gone = || Error::new(ErrorKind::NotFound, format!("{what}: it has ended"));
         let start = Instant::now();
@@ -90,7 +123,7 @@ impl Frozen<'_> {
     /// As [`Child::freeze`].
     pub fn thaw(mut self) -> Result<()> {
         self.thawed = true;
-        self.child.ask(Request::Thaw)
+        self.child.set_frozen(false)
     }
 
     /// The handle, to look at the sandbox, or to kill it as it stands.
@@ -103,7 +136,7 @@ impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         if !self.thawed && self.child.exit.is_none() {
             // what cannot be thawed has ended, or is held by somebody else
-            let _ = self.child.ask(Request::Thaw);
+            let _ = self.child.set_frozen(false);
         }
     }
 }

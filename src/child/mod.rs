@@ -6,6 +6,7 @@ mod changes;
 mod enter;
 mod exit;
 mod freeze;
+mod kill;
 mod lines;
 mod namespaces;
 mod output;
@@ -16,6 +17,7 @@ mod verdict;
 pub use call::Reply;
 pub use exit::{Exit, Usage};
 pub use freeze::Frozen;
+pub use kill::KillScope;
 pub use lines::{Line, LineEnd, Lines, Stream};
 pub use output::Output;
 #[cfg(feature = "tokio")]
@@ -31,8 +33,6 @@ use crate::process::{Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::pty::Pty;
 use crate::rootfs::Kept;
-#[cfg(feature = "tokio")]
-use crate::sys::kernel::abi::SIGCONT;
 use crate::sys::kernel::abi::{Rusage, SIGKILL};
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
@@ -43,15 +43,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-
-/// Whom [`Child::kill`] signals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KillScope {
-    /// The payload alone. The others end when it has: its end is the sandbox's.
-    Init,
-    /// Every process at once.
-    Tree,
-}
 
 /// A running sandbox.
 ///
@@ -99,6 +90,8 @@ pub struct Child {
     kept: Kept,
     /// The scratch, if changes are tracked.
     scratch: Option<OwnedFd>,
+    /// Whether its groups are frozen, on request.
+    group_frozen: bool,
     /// Removed last, when nothing is in it.
     group: Group,
 }
@@ -134,6 +127,7 @@ impl Child {
             exit: None,
             detached: false,
             notes,
+            group_frozen: false,
             group: Group::new(&template.groups, groups),
             kept,
             scratch: given.scratch,
@@ -253,115 +247,6 @@ impl Child {
         true
     }
 
-    /// Sends a signal to the payload. By the shim, so that it arrives also where PID 1
-    /// would ignore it; a payload that is PID 1 itself must have a handler for it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] when the sandbox has ended (`ESRCH`); `EINVAL` for no signal (1 to 64).
-    pub fn signal(&self, signal: i32) -> Result<()> {
-        let fail = |errno: Errno| {
-            let kind = if errno == Errno::ESRCH { ErrorKind::NotFound } else { ErrorKind::Other };
-            Error::call(format!("send signal {signal} to the sandbox {}", self.pid), errno).with_kind(kind)
-        };
-        if !(1..=64).contains(&signal) {
-            return Err(fail(Errno::EINVAL));
-        }
-        if self.exit.is_some() {
-            return Err(fail(Errno::ESRCH));
-        }
-        match self.init {
-            Init::Shim => self.request(Request::Signal(signal)).map_err(|_| fail(Errno::ESRCH)),
-            Init::Payload => {
-                if signal == SIGKILL && !self.ends_within(Duration::ZERO) {
-                    self.cause.store(cause::HANDLE, Ordering::Relaxed);
-                }
-                self.pidfd.send_signal(signal).map_err(fail)
-            }
-        }
-    }
-
-    fn request(&self, request: Request) -> Result<(), Errno> {
-        // a shim that is stopped from outside does not read: no wait for it
-        socket::try_send(self.control.as_fd(), &request.encode())
-    }
-
-    /// Kills (SIGKILL); [`wait`](Child::wait) then tells. A sandbox that has ended already is
-    /// left alone, and a payload that exits before the signal arrives has [exited](Verdict::Exited).
-    ///
-    /// In a pid namespace that is joined or inherited, it is the shim that finds and kills
-    /// the payload's descendants.
-    ///
-    /// # Errors
-    /// `EPERM`, if the host process has changed its user since.
-    pub fn kill(&mut self, scope: KillScope) -> Result<()> {
-        self.kill_for(cause::HANDLE, scope)
-    }
-
-    /// Asks the payload to end, by SIGTERM, and kills everything when `grace` is over: returns
-    /// at once, the shim keeps the time; [`wait`](Child::wait) tells. Whichever way the payload
-    /// ends in that time, the verdict is [`Verdict::KilledByHandle`]. A later call can only
-    /// shorten the time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotSupported`] under [`Init::Payload`], where there is nobody to keep the time.
-    pub fn terminate(&mut self, grace: Duration) -> Result<()> {
-        if self.init == Init::Payload {
-            return Err(Error::new(ErrorKind::NotSupported, "terminate a payload that is PID 1 with a grace period")
-                .with_hint("Init::Shim; or Child::signal, Child::wait_timeout and Child::kill"));
-        }
-        if grace < Duration::from_millis(1) {
-            return self.kill(KillScope::Tree);
-        }
-        // a shim that is gone has ended the sandbox
-        let _ = self.request(Request::Terminate(u32::try_from(grace.as_millis()).unwrap_or(u32::MAX)));
-        Ok(())
-    }
-
-    /// Kills for a reason, which is recorded before the signal is sent.
-    fn kill_for(&mut self, cause: u32, scope: KillScope) -> Result<()> {
-        if self.exit.is_some() || self.ask_to_kill(cause, scope) && self.ends_within(KILL_BOUND) {
-            return Ok(());
-        }
-        self.kill_by_force(cause)
-    }
-
-    /// As `kill_for`, without waiting for the shim to react: one that somebody has stopped is continued.
-    #[cfg(feature = "tokio")]
-    fn start_kill(&mut self, cause: u32, scope: KillScope) -> Result<()> {
-        if self.exit.is_some() {
-            return Ok(());
-        }
-        if self.ask_to_kill(cause, scope) {
-            let _ = self.pidfd.send_signal(SIGCONT); // EPERM: then it was not stopped by one of ours either
-            return Ok(());
-        }
-        self.kill_by_force(cause)
-    }
-
-    /// Whether the shim has been asked.
-    fn ask_to_kill(&self, cause: u32, scope: KillScope) -> bool {
-        let request = match scope {
-            KillScope::Init => Request::KillInit,
-            KillScope::Tree => Request::Kill(cause),
-        };
-        self.init == Init::Shim && self.request(request).is_ok()
-    }
-
-    fn ends_within(&self, bound: Duration) -> bool {
-        self.pidfd.wait_exited(Some(bound)).is_ok_and(|ended| ended)
-    }
-
-    /// Kills the first process, and with it, by the kernel, the others of its pid namespace.
-    fn kill_by_force(&self, cause: u32) -> Result<()> {
-        if !self.ends_within(Duration::ZERO) {
-            self.cause.store(cause, Ordering::Relaxed);
-        }
-        match self.pidfd.send_signal(SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(errno) => Err(Error::call(format!("kill the sandbox {}", self.pid), errno)),
-        }
-    }
-
     /// Gives up the handle: the sandbox runs on, also after the host process. Its exit is
     /// reaped by whoever is then its parent. Its control groups stay until
     /// [`sweep`](crate::sweep) finds them empty. Gives the pidfd.
@@ -390,9 +275,6 @@ impl AsFd for Child {
         self.pidfd.as_fd()
     }
 }
-
-/// How long the shim has to react: it is stopped if it does not.
-const KILL_BOUND: Duration = Duration::from_millis(500);
 
 /// A killed process is gone within microseconds, unless the kernel itself is stuck (a
 /// dead NFS server): then it is left to the host's init rather than hang the caller.

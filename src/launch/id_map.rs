@@ -34,7 +34,7 @@ fn put(pid: i32, name: &str, text: &[u8]) -> Result<(), Failure> {
 }
 
 /// newuidmap(1) and newgidmap(1), of the shadow package: set-uid programs that check
-/// `/etc/subuid` and `/etc/subgid`.
+/// `/etc/subuid` and `/etc/subgid`. Waited for without a bound: each makes one write and ends.
 fn run(program: &str, pid: i32, map: &[u8]) -> Result<(), Failure> {
     let map = String::from_utf8_lossy(map);
     let output = Command::new(program).arg(pid.to_string()).args(map.split_whitespace()).output();

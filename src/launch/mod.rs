@@ -31,6 +31,7 @@ use crate::sys::{Errno, socket};
 use groups::Groups;
 use low::Low;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// A running sandbox, as the parent holds it.
 #[derive(Debug)]
@@ -212,6 +213,9 @@ impl Launch<'_> {
     }
 }
 
+/// A killed process is gone within microseconds, unless the kernel itself is stuck.
+const UNDO_BOUND: Duration = Duration::from_secs(10);
+
 /// A process whose set-up is not finished: dropping it kills and reaps it.
 struct Unfinished(Option<Cloned>);
 
@@ -220,7 +224,10 @@ impl Drop for Unfinished {
         if let Some(cloned) = &self.0 {
             // ESRCH and ECHILD: it has ended, and a reaper of the host took its status
             let _ = cloned.pidfd.send_signal(SIGKILL);
-            let _ = cloned.pidfd.wait();
+            // a set-up that the kernel holds (a dead NFS server) is left to the host's init
+            if cloned.pidfd.wait_exited(Some(UNDO_BOUND)).is_ok_and(|ended| ended) {
+                let _ = cloned.pidfd.try_wait();
+            }
         }
     }
 }

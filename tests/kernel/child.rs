@@ -29,6 +29,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("child::a_host_that_reaps_everything", USER, a_host_that_reaps_everything),
         Test::new("child::a_spawning_thread_that_ends", USER, a_spawning_thread_that_ends),
         Test::new("child::the_host_dies", USER, the_host_dies),
+        Test::new("child::the_host_dies_while_it_spawns", USER, the_host_dies_while_it_spawns),
+        Test::new("child::a_thread_that_reaps_everything", USER, a_thread_that_reaps_everything),
         Test::new("child::threads_spawn_at_once", USER, threads_spawn_at_once),
         Test::new("child::payload_as_init", USER, payload_as_init),
     ]
@@ -311,8 +313,103 @@ fn the_host_dies() -> Fallible<()> {
     Ok(())
 }
 
+/// At any moment of any step: a second later there is nothing left of what it was making.
+fn the_host_dies_while_it_spawns() -> Fallible<()> {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    struct Subreaper;
+    impl Drop for Subreaper {
+        fn drop(&mut self) {
+            let _ = nix::sys::prctl::set_child_subreaper(false); // the leak check would tell
+        }
+    }
+    // what the host leaves behind becomes our child
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let _reset = Subreaper;
+    for round in 0..40u64 {
+        let mut host = std::process::Command::new(std::env::current_exe()?)
+            .env("BELLJAR_TEST_HOST_DIES", "spawning")
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(host.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
+        assert_eq!(line, "running\n");
+        std::thread::sleep(Duration::from_micros(round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50));
+        let start = Instant::now();
+        host.kill()?;
+        host.wait()?;
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(nix::errno::Errno::ECHILD) => break,
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            assert!(start.elapsed() < Duration::from_secs(1), "round {round}: {:?}", children_of(std::process::id()));
+        }
+        assert!(gone_within("7770011", Duration::ZERO), "round {round}");
+    }
+    // the empty groups that it could not remove any more; what is left in spite of it the leak check tells
+    belljar::sweep();
+    Ok(())
+}
+
+/// A thread with waitpid(-1), all the time, beside others that spawn.
+fn a_thread_that_reaps_everything() -> Fallible<()> {
+    use nix::sys::wait::waitpid;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (shim, payload) = (host().build()?, host().init(Init::Payload).build()?);
+    let stop = AtomicBool::new(false);
+    let mut lost = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if waitpid(None, None).is_err() {
+                    std::thread::yield_now(); // ECHILD
+                }
+            }
+        });
+        let mut all = || -> Fallible<()> {
+            for code in 0..100 {
+                assert_eq!(shim.status(&sh(&format!("exit {code}")))?.verdict, Verdict::Exited(code));
+                match payload.status(&sh(&format!("exit {code}")))? {
+                    exit if exit.verdict == Verdict::StatusLost => lost += 1,
+                    exit => assert_eq!(exit.verdict, Verdict::Exited(code)),
+                }
+                let mut child = shim.spawn(&sh("sleep 60"))?;
+                child.kill(KillScope::Tree)?;
+                assert_eq!(child.wait()?.verdict, Verdict::KilledByHandle);
+                // a set-up that fails is undone, whoever reaps
+                assert!(shim.spawn(&belljar::Command::new("/no/such")).is_err());
+            }
+            Ok(())
+        };
+        let done = all();
+        stop.store(true, Ordering::Relaxed);
+        done
+    })?;
+    assert!(lost > 0, "control: the other thread reaps");
+    Ok(())
+}
+
+/// What dies in `the_host_dies_while_it_spawns`.
+fn spawn_for_ever() -> Fallible<()> {
+    // with a layer, so that there are mounts and trees to make
+    let sandbox = host().mount(Mount::tmpfs("/tmp").bytes(belljar::Bytes::mib(1))).build()?;
+    drop(sandbox.spawn(&sh("sleep 7770011 & sleep 7770011"))?);
+    println!("running");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| while sandbox.spawn(&sh("sleep 7770011 & sleep 7770011")).is_ok() {});
+        }
+    });
+    Ok(())
+}
+
 /// The other side of `the_host_dies`.
 pub fn host_that_dies(pid_namespace: &str) -> Fallible<()> {
+    if pid_namespace == "spawning" {
+        return spawn_for_ever();
+    }
     let builder = match pid_namespace {
         "new" => host(),
         _ => {

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::harness::{Need, Test};
-use belljar::{Child, ErrorKind, Init, KillScope, Mounts, Namespaces, Pid, Stdio, Verdict};
+use belljar::{CgroupLimits, Child, ErrorKind, Init, KillScope, Mounts, Namespaces, Pid, Stdio, Verdict};
 use std::io::{BufRead, BufReader, PipeReader};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("freeze::a_frozen_sandbox_is_killed", USER, a_frozen_sandbox_is_killed),
         Test::new("freeze::limits_hold", USER, limits_hold),
         Test::new("freeze::a_fork_bomb", USER, a_fork_bomb),
+        Test::new("freeze::by_the_control_group", &[Need::UserNamespaces, Need::Groups], by_the_control_group),
         Test::new("freeze::refusals", USER, refusals),
         Test::new("freeze::a_shim_that_is_stopped", USER, a_shim_that_is_stopped),
     ]
@@ -89,6 +90,31 @@ fn limits_hold() -> Fallible<()> {
     Ok(())
 }
 
+/// Where the payload is PID 1.
+fn by_the_control_group() -> Fallible<()> {
+    let sandbox = host().init(Init::Payload).limits(crate::cgroup::limits().pids_max(50)).build()?;
+    let mut command = sh("while :; do echo p; sleep 0.002; done");
+    let mut child = sandbox.spawn(command.stdout(Stdio::Piped))?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+    lines.read_line(&mut String::new())?;
+    let frozen = child.freeze()?;
+    assert_eq!(coming(&lines, Duration::from_millis(150))?, 0);
+    frozen.thaw()?;
+    assert_ne!(coming(&lines, Duration::from_millis(500))?, 0);
+    let mut frozen = child.freeze()?;
+    let start = Instant::now();
+    frozen.child().kill(KillScope::Tree)?;
+    assert_eq!(frozen.child().wait()?.verdict, Verdict::KilledByHandle);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(frozen);
+    let mut child = sandbox.spawn(&sh("sleep 60"))?;
+    std::mem::forget(child.freeze()?);
+    let start = Instant::now();
+    drop(child);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    Ok(())
+}
+
 /// Nobody slips through while forking.
 fn a_fork_bomb() -> Fallible<()> {
     let mut command = sh("for i in 1 2 3 4 5 6 7 8; do (while :; do (:); done) & done; wait");
@@ -135,8 +161,13 @@ fn ticks(pid: u32) -> Option<u64> {
 }
 
 fn refusals() -> Fallible<()> {
-    let mut child = host().init(Init::Payload).build()?.spawn(&sh("sleep 60"))?;
+    let builder = host().init(Init::Payload).limits(CgroupLimits::none());
+    let mut child = builder.build()?.spawn(&sh("sleep 60"))?;
     assert_kind(&refused(child.freeze())?, ErrorKind::NotSupported);
+    let child = host().build()?.spawn(&sh("sleep 60"))?;
+    let mut entered = child.enter(&sh("sleep 60"))?;
+    assert_kind(&refused(entered.freeze())?, ErrorKind::NotSupported);
+    assert_eq!(entered.try_wait()?, None);
     let builder = host().mounts(Mounts::none()).namespaces(Namespaces::isolated().pid(Pid::Inherit));
     let mut child = builder.build()?.spawn(&sh("sleep 60"))?;
     assert_kind(&refused(child.freeze())?, ErrorKind::NotSupported);

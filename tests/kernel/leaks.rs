@@ -186,7 +186,7 @@ impl Snapshot {
         let places = places.into_iter().chain([crate::harness::temp_dir()]);
         let places: BTreeSet<_> = places.flat_map(|place| place.canonicalize()).collect();
         for path in places.iter().flat_map(list) {
-            let counts = alone || name(&path).contains("belljar");
+            let counts = alone || name(&path).contains("belljar") && !is_anothers(&name(&path));
             let meta = path.symlink_metadata().ok().filter(|_| counts);
             if let Some(meta) = meta.filter(|meta| meta.uid() == geteuid().as_raw()) {
                 let identity = (meta.dev(), meta.ino());
@@ -212,6 +212,12 @@ fn groups() -> Vec<PathBuf> {
     let mine = if alone { "belljar-".to_owned() } else { format!("belljar-{}-", std::process::id()) };
     found.retain(|path| path.is_dir() && name(path).starts_with(&mine));
     found
+}
+
+/// Whether another test process, which is running beside this one, has made it (`TempDir`).
+fn is_anothers(name: &str) -> bool {
+    let maker = name.strip_prefix("belljar-test-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    maker.is_some_and(|pid| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// The entries of a directory; none if it cannot be read.

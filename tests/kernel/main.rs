@@ -68,6 +68,9 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE, // nobody there: what some want to see
         };
     }
+    if std::env::var_os("BELLJAR_TEST_DAEMON").is_some() {
+        return verdict::daemon().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     if std::env::var_os("BELLJAR_TEST_SPAWN_ONCE").is_some() {
         errors::spawn_once();
         return ExitCode::SUCCESS;

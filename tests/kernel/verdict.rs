@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("verdict::signals_of_its_own_are_no_kill_of_ours", USER, own_signals),
         Test::new("verdict::a_filter_that_kills", USER, a_filter_that_kills),
         Test::new("verdict::mixed_endings", USER, mixed_endings),
+        Test::new("verdict::the_host_died", USER, the_host_died),
     ]
 }
 
@@ -71,6 +72,12 @@ fn mixed_endings() -> Fallible<()> {
     let plain = host().build()?;
     let deadly = host().security(deadly()).build()?;
     let alone = host().init(Init::Payload).build()?;
+    // where the host lets groups be made
+    let small = Need::Groups.probe().is_ok().then(|| {
+        let limits = crate::cgroup::limits().memory_max(Bytes::mib(16));
+        host().limits(limits).build()
+    });
+    let small = small.transpose()?;
     let next = AtomicU64::new(0);
     let wrong = Mutex::new(Vec::new());
     let seen = Mutex::new(BTreeMap::new());
@@ -82,7 +89,7 @@ fn mixed_endings() -> Fallible<()> {
                     if number >= runs {
                         return;
                     }
-                    let said = match ending(number, &plain, &deadly, &alone) {
+                    let said = match ending(number, &plain, &deadly, &alone, small.as_ref()) {
                         Ok((exit, allowed)) if allowed.contains(&(exit.verdict, exit.code(), exit.signal())) => {
                             let name = format!("{:?}", exit.verdict);
                             let name = name.split('(').next().unwrap_or_default().to_owned();
@@ -99,7 +106,7 @@ fn mixed_endings() -> Fallible<()> {
     });
     let (wrong, seen) = (wrong.into_inner()?, seen.into_inner()?);
     assert!(wrong.is_empty(), "{} of {runs} runs: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
-    assert_eq!(seen.len(), 7, "{seen:?}");
+    assert_eq!(seen.len(), if small.is_some() { 8 } else { 7 }, "{seen:?}");
     if runs > 400 {
         println!("{runs} runs, none misclassified: {seen:?}");
     }
@@ -109,7 +116,13 @@ fn mixed_endings() -> Fallible<()> {
 type Ending = (Verdict, Option<i32>, Option<i32>);
 
 /// One run, and what may truly be said of its end.
-fn ending(number: u64, plain: &Sandbox, deadly: &Sandbox, alone: &Sandbox) -> Fallible<(Exit, Vec<Ending>)> {
+fn ending(
+    number: u64,
+    plain: &Sandbox,
+    deadly: &Sandbox,
+    alone: &Sandbox,
+    small: Option<&Sandbox>,
+) -> Fallible<(Exit, Vec<Ending>)> {
     const MS: Duration = Duration::from_millis(1);
     let chance = |n: u64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % n;
     let killed = |verdict| (verdict, None, Some(9));
@@ -124,7 +137,15 @@ fn ending(number: u64, plain: &Sandbox, deadly: &Sandbox, alone: &Sandbox) -> Fa
     let code = chance(256) as i32;
     let some_time = Duration::from_micros(chance(6000));
     let exit = sh(&format!("exit {code}"));
-    Ok(match number % 16 {
+    if let (Some(small), 16) = (small, number % 17) {
+        // one that reads a line without end into its memory; and one that is killed beside it
+        return Ok(match chance(4) {
+            0 => (small.status(&sh("kill -9 $$"))?, vec![killed(Verdict::Signaled(9))]),
+            1 => (kill_after(small, &sh("exec sleep 60"), some_time)?, vec![killed(Verdict::KilledByHandle)]),
+            _ => (small.status(&sh("exec tail /dev/zero"))?, vec![killed(Verdict::OomKilled)]),
+        });
+    }
+    Ok(match number % 17 % 16 {
         0 => (plain.status(&exit)?, vec![exited(code)]),
         1 => {
             let signal = [1, 2, 3, 6, 9, 11, 15, 34][chance(8) as usize];
@@ -182,4 +203,21 @@ fn ending(number: u64, plain: &Sandbox, deadly: &Sandbox, alone: &Sandbox) -> Fa
         14 => (kill_after(alone, &sh("exec sleep 60"), some_time)?, vec![killed(Verdict::KilledByHandle)]),
         _ => (kill_after(alone, &exit, some_time / 4)?, vec![exited(code), killed(Verdict::KilledByHandle)]),
     })
+}
+
+/// A host that becomes a daemon after it has spawned: the process that spawned is gone, and
+/// the one that goes on holds the handle.
+fn the_host_died() -> Fallible<()> {
+    let output = std::process::Command::new(std::env::current_exe()?).env("BELLJAR_TEST_DAEMON", "1").output()?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "HostDied None Some(9)\n", "{output:?}");
+    Ok(())
+}
+
+/// The other side of `the_host_died`.
+pub fn daemon() -> Fallible<()> {
+    let mut child = host().build()?.spawn(&sh("sleep 60 & sleep 60"))?;
+    nix::unistd::daemon(true, true)?;
+    let exit = child.wait_timeout(Duration::from_secs(10))?.ok_or("it lives on")?;
+    println!("{:?} {:?} {:?}", exit.verdict, exit.code(), exit.signal());
+    Ok(())
 }
