@@ -71,6 +71,7 @@ pub use security::{
     Security, UnknownCapability,
 };
 pub use socket::{Received, Socket, SocketKind, socketpair};
+pub use sys::path::FileKind;
 pub use units::{Bytes, Cpus, Limit, Weight};
 
 /// The README's example, compiled.

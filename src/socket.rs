@@ -54,6 +54,9 @@ pub fn socketpair(kind: SocketKind) -> Result<(Socket, OwnedFd)> {
 /// [`send`](Socket::send) and [`receive`](Socket::receive). Writing to an end whose other one
 /// is closed is `EPIPE` and never a SIGPIPE.
 ///
+/// Of [packets](SocketKind::Packets) a plain read gives as much as fits, and loses the rest; [`receive`](Socket::receive)
+/// tells. A plain read also drops what descriptors came along.
+///
 /// What comes from a plugin is untrusted: give a [timeout](Socket::set_timeout), bound what is read, and
 /// treat a received descriptor as one may block (a FIFO) or change under one's hands (a
 /// file that the plugin maps).

@@ -49,6 +49,9 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
                 (kind, format!("a group that shares a delegated parent with the caller's own (cgroups(7)), or CgroupLimits::none(); {hint}"))
             })
         }
+        (Op::Payload { .. } | Op::Relaunch {}, Errno::ENOMEM) if joins_pid(program) => {
+            say(NotFound, "a pid namespace whose init still lives: it takes no new process any more")
+        }
         (Op::Payload { .. } | Op::Relaunch {}, Errno::EAGAIN) => say(
             LimitReached,
             "a higher pids_max: the shim and the payload are two; or a higher pids.max of the host's group, or RLIMIT_NPROC",
@@ -199,6 +202,11 @@ fn clone(flags: u64, errno: Errno) -> Remedy {
         Errno::ENOSYS => say(NotSupported, "Linux 5.10 or later, or a seccomp profile of the host that knows clone3 (Docker 20.10.10 or later)"),
         _ => None,
     }
+}
+
+fn joins_pid(program: &Program) -> bool {
+    let pid = NamespaceFlags::PID.bits();
+    program.ops().any(|op| matches!(op, Op::Join { kind, .. } | Op::JoinFirst { kind, .. } if kind == pid))
 }
 
 /// The switches by which distributions close user namespaces.

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 pub fn tests() -> Vec<Test> {
     const USER: &[Need] = &[Need::UserNamespaces, Need::UserOverlay];
     const OPAQUE: &[Need] = &[Need::UserNamespaces, Need::UserOverlay, Need::Kernel(6, 6)];
+    const SETFATTR: Need = Need::Program("setfattr");
+    const ATTRIBUTES: &[Need] = &[Need::UserNamespaces, Need::UserOverlay, Need::Kernel(6, 6), SETFATTR];
+    const XWHITEOUTS: &[Need] = &[Need::UserNamespaces, Need::UserOverlay, Need::Kernel(6, 8), SETFATTR];
     vec![
         Test::new("changes::every_kind", USER, every_kind),
         Test::new("changes::opaque_directories", OPAQUE, opaque_directories),
@@ -24,12 +27,13 @@ pub fn tests() -> Vec<Test> {
         Test::new("changes::in_the_hosts_user_namespace", &[Need::Root], trusted_marks),
         Test::new("changes::nothing_changed", USER, nothing_changed),
         Test::new("changes::owners_through_an_id_map", &[Need::Root, Need::UserOverlay], owners),
-        Test::new("changes::attributes", USER, attributes),
+        Test::new("changes::attributes", ATTRIBUTES, attributes),
+        Test::new("changes::attribute_whiteouts", XWHITEOUTS, attribute_whiteouts),
         Test::new("changes::of_the_init_layer", USER, init_layer),
         Test::new("changes::while_it_runs", USER, while_it_runs),
         Test::new("changes::outlive_the_child", USER, outlive),
         Test::new("changes::of_a_persistent_upper", USER, persistent),
-        Test::new("changes::marks_of_the_payload_are_files", USER, forged_marks),
+        Test::new("changes::marks_of_the_payload_are_files", ATTRIBUTES, forged_marks),
         Test::new("changes::deep_trees", USER, deep_trees),
         Test::new("changes::refused", USER, refusals),
         Test::new("changes::kept_files", USER, kept_files),
@@ -364,19 +368,40 @@ fn may_chown() -> Security {
 
 fn attributes() -> Fallible<()> {
     let dir = TempDir::new()?;
-    let Ok(true) = std::process::Command::new("setfattr").arg("--version").output().map(|o| o.status.success()) else {
-        // no such program here: by a mode alone, which `every_kind` has too
-        let child = run(RootFs::dir(layer(&dir)?).track_changes(), "chmod 700 /data/dir")?;
-        assert_eq!(list(&child.changes()?)?, ["m /data/dir d - 700"]);
-        return Ok(());
+    let script =
+        "setfattr -n user.note -v x /data/dir; setfattr -n user.note -v y /data/meta; touch -r /data/keep /data/meta";
+    let child = run(RootFs::dir(layer(&dir)?).track_changes(), script)?;
+    assert_eq!(list(&child.changes()?)?, ["m /data/dir d - 755", "m /data/meta f 15 644"]);
+    Ok(())
+}
+
+/// Whiteouts that are attributes, as a layer may have them since Linux 6.7: what they hide is not there to be
+/// modified.
+fn attribute_whiteouts() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    let (bottom, top) = (layer(&dir)?, dir.path().join("top"));
+    fs::create_dir_all(top.join("data/dir"))?;
+    let set = |name: &str, value: &str, path: &str| -> Fallible<()> {
+        let path = top.join(path);
+        if !path.exists() {
+            fs::write(&path, "")?;
+        }
+        let mut setfattr = std::process::Command::new("setfattr");
+        assert!(setfattr.args(["-n", &format!("user.overlay.{name}"), "-v", value]).arg(path).status()?.success());
+        Ok(())
     };
-    let layer = layer(&dir)?;
-    let mut child = with_programs(Sandbox::builder(RootFs::dir(&layer).track_changes()))
-        .build()?
-        .spawn(&sh("setfattr -n user.note -v x /data/dir"))?;
-    if child.wait()?.success() {
-        assert_eq!(list(&child.changes()?)?, ["m /data/dir d - 755"]);
-    } // else a tmpfs without such attributes, before Linux 6.6
+    set("opaque", "x", "data")?;
+    set("whiteout", "y", "data/gone")?;
+    set("whiteout", "y", "data/dir/one")?; // to a lookup it is one without a mark on data/dir, too
+    fs::write(top.join("data/empty"), "")?;
+    let root = || RootFs::overlay([&bottom, &top]).track_changes();
+    // what the kernel makes of it
+    let sandbox = with_programs(Sandbox::builder(root())).build()?;
+    let there = prints(&sandbox, "cd /data; for n in gone dir/one keep empty; do test -e $n && echo $n; done")?;
+    assert_eq!(there, "keep\nempty");
+    let child = run(root(), "cd /data; printf new > gone; printf new > dir/one; printf new > keep; printf x > empty")?;
+    let wanted = ["A /data/dir/one f 3 644", "M /data/empty f 1 644", "A /data/gone f 3 644", "M /data/keep f 3 644"];
+    assert_eq!(list(&child.changes()?)?, wanted);
     Ok(())
 }
 
@@ -488,6 +513,7 @@ fn forged_marks() -> Fallible<()> {
     let script = "cd /data; mkdir fake; printf x > fake/hidden; : > white
         for n in user.overlay.opaque user.overlay.whiteout user.overlay.redirect; do
             setfattr -n $n -v y fake 2>/dev/null; setfattr -n $n -v y white 2>/dev/null; done
+        setfattr -n user.other -v y white
         mknod device c 0 0 2>/dev/null; true";
     let child = run(RootFs::dir(layer(&dir)?).track_changes(), script)?;
     let seen = list(&child.changes()?)?;

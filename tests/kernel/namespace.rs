@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("namespace::joined_mount_namespace", USER, joined_mount_namespace),
         Test::new("namespace::a_handle_outlives_its_sandbox", USER, a_handle_outlives_its_sandbox),
         Test::new("namespace::container_network", USER, container_network),
+        Test::new("namespace::a_dead_pid_namespace_is_refused", USER, a_dead_pid_namespace_is_refused),
         Test::new("namespace::handles_are_typed", USER, handles_are_typed),
     ]
 }
@@ -304,6 +305,24 @@ fn container_network() -> Fallible<()> {
     assert_eq!(ask(beside())?.stdout, HELLO);
     second.kill(belljar::KillScope::Tree)?;
     second.wait()?;
+    Ok(())
+}
+
+/// The kernel takes no process into a pid namespace whose init has ended: said at once, and not waited for.
+fn a_dead_pid_namespace_is_refused() -> Fallible<()> {
+    let mut first = pause(Namespaces::isolated())?;
+    let shared = first.namespaces()?;
+    first.kill(belljar::KillScope::Tree)?;
+    first.wait()?;
+    let namespaces = Namespaces::isolated()
+        .user(User::Join(shared.get(NamespaceKind::User)))
+        .pid(Pid::Join(shared.get(NamespaceKind::Pid)));
+    for init in [Init::Shim, Init::Payload] {
+        let mounts = Mounts::none().mount(Mount::tmpfs("/tmp"));
+        let sandbox = host().init(init).mounts(mounts).namespaces(namespaces.clone()).build()?;
+        let error = refused(sandbox.spawn(&sh("true")))?;
+        assert_kind(&error, belljar::ErrorKind::NotFound);
+    }
     Ok(())
 }
 

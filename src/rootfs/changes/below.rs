@@ -34,20 +34,13 @@ pub(super) struct Marks {
     userxattr: bool,
 }
 
-/// A source that has a directory, and whether whiteouts in it may be attributes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    source: usize,
-    xwhiteouts: bool,
-}
-
 /// What the layers have at a path.
 pub(super) struct Found {
     pub stat: Statx,
     /// The source that it shows from.
     pub source: usize,
-    /// If it is a directory: all whose directories are merged here.
-    pub parts: Vec<Part>,
+    /// If it is a directory: all the sources whose directories are merged here.
+    pub parts: Vec<usize>,
 }
 
 impl Marks {
@@ -55,10 +48,10 @@ impl Marks {
         if self.userxattr { user } else { trusted }
     }
 
-    /// `y`: opaque. `x`: not so, but files with a whiteout attribute are whiteouts (Linux 6.7).
-    pub fn opaque(self, dir: BorrowedFd<'_>) -> Result<Option<u8>, Errno> {
+    /// `x` is another mark: of a directory in which a listing looks for whiteouts that are attributes.
+    pub fn opaque(self, dir: BorrowedFd<'_>) -> Result<bool, Errno> {
         let name = self.name(c"user.overlay.opaque", c"trusted.overlay.opaque");
-        Ok(tree::attribute(dir, name)?.and_then(|value| value.first().copied()))
+        Ok(tree::attribute(dir, name)?.is_some_and(|value| value == b"y"))
     }
 
     fn whiteout(self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
@@ -102,14 +95,9 @@ impl Below {
     }
 
     /// The root, in which all layers are merged.
-    pub fn root(&self) -> Result<(Option<Statx>, Vec<Part>), Errno> {
-        let mut parts = Vec::with_capacity(self.sources.len());
-        for source in 0..self.sources.len() {
-            let dir = self.entry(source, c".", OpenFlags::DIRECTORY)?;
-            parts.push(Part { source, xwhiteouts: self.marks.opaque(dir.as_fd())? == Some(b'x') });
-        }
+    pub fn root(&self) -> Result<(Option<Statx>, Vec<usize>), Errno> {
         let top = self.sources.first().map(|top| call::fstat(top.as_raw_fd())).transpose()?;
-        Ok((top, parts))
+        Ok((top, (0..self.sources.len()).collect()))
     }
 
     /// Opens an entry of a source.
@@ -119,44 +107,40 @@ impl Below {
     }
 
     /// What the layers show at a path whose directory is merged from these parts.
-    pub fn look_up(&self, path: &CStr, parts: &[Part]) -> Result<Option<Found>, Errno> {
+    pub fn look_up(&self, path: &CStr, parts: &[usize]) -> Result<Option<Found>, Errno> {
         let mut found: Option<Found> = None;
-        for part in parts {
-            let entry = match self.entry(part.source, path, OpenFlags::PATH) {
+        for &source in parts {
+            let entry = match self.entry(source, path, OpenFlags::PATH) {
                 Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
                 answer => answer?,
             };
             let stat = call::fstat(entry.as_raw_fd())?;
-            if is_whiteout(&stat) || part.xwhiteouts && self.is_xwhiteout(part.source, path, &stat)? {
+            if is_whiteout(&stat) || self.is_attribute_whiteout(source, path, &stat)? {
                 break;
             }
             let is_directory = stat.kind() == S_IFDIR;
             match &mut found {
                 // a file below a directory ends what is merged into it
                 Some(_) if !is_directory => break,
-                Some(_) => {}
-                none => *none = Some(Found { stat, source: part.source, parts: Vec::new() }),
+                Some(found) => found.parts.push(source),
+                None => found = Some(Found { stat, source, parts: vec![source] }),
             }
-            if !is_directory {
-                break;
-            }
-            let dir = self.entry(part.source, path, OpenFlags::DIRECTORY)?;
-            let mark = self.marks.opaque(dir.as_fd())?;
-            if let Some(found) = &mut found {
-                found.parts.push(Part { source: part.source, xwhiteouts: mark == Some(b'x') });
-            }
-            if mark == Some(b'y') {
+            if !is_directory || self.marks.opaque(self.entry(source, path, OpenFlags::DIRECTORY)?.as_fd())? {
                 break;
             }
         }
         Ok(found)
     }
 
-    fn is_xwhiteout(&self, source: usize, path: &CStr, stat: &Statx) -> Result<bool, Errno> {
+    /// A whiteout as a layer may have it since Linux 6.7, where no device can be made: an empty file with a mark.
+    fn is_attribute_whiteout(&self, source: usize, path: &CStr, stat: &Statx) -> Result<bool, Errno> {
         if stat.kind() != S_IFREG || stat.size != 0 {
             return Ok(false);
         }
-        self.marks.whiteout(self.entry(source, path, OpenFlags::empty())?.as_fd())
+        match self.entry(source, path, OpenFlags::empty()) {
+            Err(Errno::EACCES) => Ok(false), // a file of the layer that the caller may not read
+            file => self.marks.whiteout(file?.as_fd()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Walking an upper.
 
-use super::below::{Found, Part, is_whiteout, shown};
+use super::below::{Found, is_whiteout, shown};
 use super::{Change, ChangeKind, Changes, InInitLayer, Ranges, entry_error};
 use crate::error::Result;
 use crate::sys::kernel::abi::*;
@@ -30,7 +30,7 @@ struct Level {
     path: Vec<u8>,
     names: std::vec::IntoIter<OsString>,
     /// Where the layers have the same directory.
-    parts: Vec<Part>,
+    parts: Vec<usize>,
 }
 
 impl<'a> ChangesIter<'a> {
@@ -56,7 +56,7 @@ impl<'a> ChangesIter<'a> {
     }
 
     /// Looks at one entry.
-    fn visit(&mut self, path: CString, parts: &[Part]) -> Result<Option<Change>, Errno> {
+    fn visit(&mut self, path: CString, parts: &[usize]) -> Result<Option<Change>, Errno> {
         let Changes { below, .. } = self.changes;
         let entry = match self.changes.entry(&path, OpenFlags::PATH) {
             Err(Errno::ENOENT) => return Ok(None), // gone since it was listed
@@ -90,7 +90,7 @@ impl<'a> ChangesIter<'a> {
     /// Puts a directory on the stack, and says what has happened to it.
     fn directory(&mut self, path: &CStr, stat: &Statx, lower: Option<Found>) -> Result<Option<ChangeKind>, Errno> {
         let dir = self.changes.entry(path, OpenFlags::DIRECTORY)?;
-        let opaque = self.changes.below.marks.opaque(dir.as_fd())? == Some(b'y');
+        let opaque = self.changes.below.marks.opaque(dir.as_fd())?;
         let names = tree::names(dir.as_fd())?.into_iter();
         let (kind, parts) = match lower {
             None => (Some(ChangeKind::Added), Vec::new()),
