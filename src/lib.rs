@@ -35,6 +35,7 @@ mod launch;
 mod mount;
 mod namespace;
 mod plan;
+mod preset;
 mod process;
 mod program;
 mod pty;
