@@ -220,7 +220,7 @@ impl RootFs {
             Upper::None => op::upper::NONE,
             Upper::Discard { .. } => op::upper::SCRATCH,
             Upper::Persist(path) => {
-                let lock = prepare_persistent(path, source)?;
+                let lock = prepare_persistent(path, layers.last(), source)?;
                 if source.by_parent {
                     let slot = tree(path, source, false, builder)?;
                     builder.op(Op::StageTree { slot, name: c"p" });
@@ -308,8 +308,9 @@ fn tree(source: &Path, how: Source, recursive: bool, builder: &mut Builder) -> R
     Ok(to)
 }
 
-/// Makes the directories of a persistent upper and locks them.
-fn prepare_persistent(path: &Path, source: Source) -> Result<File> {
+/// Makes the directories of a persistent upper and locks them. The merged root has the mode of the upper's, whose it is
+/// to look like the topmost layer's, whatever the caller's umask.
+fn prepare_persistent(path: &Path, top: Option<&PathBuf>, source: Source) -> Result<File> {
     let fail = |what: &str, e: std::io::Error| {
         Error::call(format!("{what} the upper {}", path.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
             .with_hint("a directory that the caller may write, on a file system like ext4, xfs, btrfs or tmpfs")
@@ -327,6 +328,10 @@ fn prepare_persistent(path: &Path, source: Source) -> Result<File> {
             Ok(()) => {
                 if let (false, Some((uid, gid))) = (source.idmap, source.owner) {
                     chown(&directory, Some(uid), Some(gid)).map_err(|e| fail("own", e))?;
+                }
+                if let Some(top) = top.filter(|_| name == "upper") {
+                    let like = fs::metadata(top).map_err(|e| fail("take the mode of the layers for", e))?.permissions();
+                    fs::set_permissions(&directory, like).map_err(|e| fail("set the mode of", e))?;
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -15,8 +15,25 @@ use std::os::unix::ffi::OsStringExt;
 /// or (`by_call` false, or where the kernel or a filter above it does not have that call) one component at a
 /// time. `NOFOLLOW`, `NONBLOCK` and `NOCTTY` are implied: a FIFO or a device does not make it wait.
 ///
+/// ```
+/// use belljar::sys::{Errno, path::{OpenFlags, open_long}, tree::{names, open_beneath}};
+/// use std::os::fd::AsFd;
+///
+/// let etc = open_long(c"/etc", OpenFlags::DIRECTORY)?;
+/// assert!(names(etc.as_fd())?.contains(&"passwd".into()));
+/// for by_call in [true, false] {
+///     open_beneath(etc.as_fd(), c"passwd", OpenFlags::empty(), by_call)?;
+///     let out = open_beneath(etc.as_fd(), c"../bin", OpenFlags::PATH, by_call);
+///     assert_eq!(out.err(), Some(Errno(18))); // EXDEV
+///     let proc = open_long(c"/proc", OpenFlags::DIRECTORY)?;
+///     let link = open_beneath(proc.as_fd(), c"self/status", OpenFlags::empty(), by_call);
+///     assert!(matches!(link.err(), Some(Errno(40 | 20)))); // ELOOP, or ENOTDIR step by step
+/// }
+/// # Ok::<(), Errno>(())
+/// ```
+///
 /// # Errors
-/// `ELOOP` (a link; as the last component only without `PATH`), `EXDEV` (`..`), `EINVAL` (`CREAT`, an
+/// `ELOOP` (a link; as the last component only without `PATH`; `ENOTDIR` for one on the way, step by step), `EXDEV` (`..`), `EINVAL` (`CREAT`, an
 /// absolute or an empty path), `ENAMETOOLONG` (4096 bytes or more), and those of open(2).
 pub fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OpenFlags, by_call: bool) -> Result<OwnedFd> {
     let bytes = path.to_bytes();

@@ -479,9 +479,14 @@ fn persistent() -> Fallible<()> {
         let root = RootFs::dir(dir.path().join("layer")).upper(Upper::Persist(upper.clone())).directory("/work");
         Ok(if tracked { root.track_changes() } else { root })
     };
-    layer(&dir)?;
+    let layer = layer(&dir)?;
+    fs::set_permissions(&layer, Permissions::from_mode(0o751))?;
     let sandbox = with_programs(Sandbox::builder(root(false)?)).build()?;
     assert_kind(&refused(sandbox.changes())?, ErrorKind::NotFound);
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::S_IRWXO | nix::sys::stat::Mode::S_IRWXG);
+    let mode = prints(&sandbox, "stat -c %a /");
+    nix::sys::stat::umask(umask);
+    assert_eq!(mode?, "751", "the root looks like its topmost layer, whatever the umask");
     let child = run_in(sandbox, "printf 1 > /data/first; rm /data/gone")?;
     assert_eq!(
         list(&child.changes()?)?,
