@@ -11,6 +11,7 @@ use crate::launch;
 use crate::plan::compile_entry;
 use crate::process::{Command, Init};
 use crate::rootfs::Kept;
+use crate::security::Security;
 use crate::sys::socket;
 use crate::testing;
 use std::os::fd::AsFd;
@@ -42,6 +43,20 @@ impl Child {
     /// # Ok::<(), belljar::Error>(())
     /// ```
     pub fn enter(&self, command: &Command) -> Result<Child> {
+        self.enter_as(command, None)
+    }
+
+    /// As [`enter`](Child::enter), confined by this security besides: what either of the two denies is denied. It
+    /// has the capabilities that both keep, the filters of both, the lower of both's limits. So it can never
+    /// do more than the payload, whatever is given here.
+    ///
+    /// # Errors
+    /// As [`enter`](Child::enter); a filter of the sandbox that denies seccomp(2) refuses a second one.
+    pub fn enter_tighter(&self, command: &Command, security: &Security) -> Result<Child> {
+        self.enter_as(command, Some(security))
+    }
+
+    fn enter_as(&self, command: &Command, tighter: Option<&Security>) -> Result<Child> {
         if self.init == Init::Payload || self.entered {
             let what = if self.entered { "a process that has entered one" } else { "a sandbox without a shim" };
             return Err(Error::new(ErrorKind::NotSupported, format!("enter {what}"))
@@ -50,7 +65,8 @@ impl Child {
         if self.exit.is_some() {
             return Err(Error::new(ErrorKind::NotFound, format!("enter the sandbox {}: it has ended", self.pid)));
         }
-        let (program, streams) = compile_entry(&self.template, command, testing::disabled(), testing::fault())?;
+        let (program, streams) =
+            compile_entry(&self.template, command, tighter, testing::disabled(), testing::fault())?;
         let running = launch::enter(self.control.as_fd(), &program)?;
         let output_max = command.limits().output_max();
         let mut child = Child::new(running, streams, Kept::default(), &self.template, output_max);

@@ -7,7 +7,7 @@ use crate::namespace::{MountNamespace, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
 use crate::program::{Builder, Op, Program};
 use crate::rootfs::{Base, Kept, Target};
-use crate::security::Confinement;
+use crate::security::{Confinement, Security};
 use crate::sys::pidfd::PidFd;
 
 /// A Program and what stays with the library while it runs.
@@ -73,15 +73,25 @@ pub(crate) fn compile(
     Ok(Compiled { program: builder.finish(without, fault), streams, kept })
 }
 
-/// Compiles a command for a process that enters a running sandbox of this template.
+/// Compiles a command for a process that enters a running sandbox of this template, which is
+/// confined as the payload is, and by `tighter` besides.
 pub(crate) fn compile_entry(
     template: &Template,
     command: &Command,
+    tighter: Option<&Security>,
     without: u32,
     fault: Option<u32>,
 ) -> Result<(Program, Streams)> {
-    let payload_ids = check(template, command)?;
+    let mut payload_ids = check(template, command)?;
     command.limits().check_entry()?;
+    let mut defects = Vec::new();
+    let tighter = tighter.map(|security| {
+        payload_ids.capabilities &= security.capabilities.bits();
+        security.compile(&mut defects)
+    });
+    if !defects.is_empty() {
+        return Err(Error::spec(defects));
+    }
     let mut builder = Builder::new();
     builder.parent_op(Op::Enter {});
     let streams = command.lower(
@@ -90,7 +100,13 @@ pub(crate) fn compile_entry(
         without,
         &mut builder,
         |_| Ok(()),
-        confine(&template.confinement),
+        |stage, builder| {
+            confine(&template.confinement)(stage, builder);
+            if let Some(tighter) = &tighter {
+                // the kernel takes the strictest answer of all filters, and limits are only lowered
+                confine(tighter)(stage, builder);
+            }
+        },
     )?;
     Ok((builder.finish(without, fault), streams))
 }

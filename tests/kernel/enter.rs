@@ -3,8 +3,8 @@
 use crate::common::*;
 use crate::harness::{Need, Test};
 use belljar::{
-    Child, Command, ErrorKind, IdMap, IdRange, Init, KillScope, Namespaces, Output, RootFs, Sandbox, Stdio, User,
-    Verdict, testing,
+    Capabilities, Capability, Child, Command, ErrorKind, IdMap, IdRange, Init, KillScope, Namespaces, Output, Rlimits,
+    RootFs, Sandbox, Seccomp, SeccompProfile, Security, Stdio, User, Verdict, testing,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("enter::the_same_namespaces_and_root", USER, same_namespaces),
         Test::new("enter::the_same_confinement", USER, same_confinement),
+        Test::new("enter::a_tighter_confinement", USER, tighter),
         Test::new("enter::other_ids", &[Need::Root], other_ids),
         Test::new("enter::endings_are_its_own", USER, endings),
         Test::new("enter::ends_with_the_sandbox", USER, ends_with_the_sandbox),
@@ -77,6 +78,32 @@ fn same_confinement() -> Fallible<()> {
     let session = says(&child, "echo $$ $$; cut -d' ' -f5,6 /proc/$$/stat")?;
     let (own, seen) = session.split_once('\n').ok_or("two lines")?;
     assert_eq!(own, seen);
+    Ok(())
+}
+
+fn tighter() -> Fallible<()> {
+    const LOOK: &str =
+        "grep CapEff /proc/self/status | cut -f2; ulimit -n; mkdir /tmp/d 2>/dev/null && echo made; true";
+    let kept = Capabilities::keep([Capability::Chown, Capability::Kill]);
+    let child = host().security(Security::new().capabilities(kept)).build()?.spawn(&sh("exec sleep 60"))?;
+    let says = |security: &Security| -> Fallible<String> {
+        let mut command = sh(LOOK);
+        let output = child.enter_tighter(command.stdout(Stdio::Piped), security)?.wait_with_output()?;
+        Ok(String::from_utf8(output.stdout)?.replace('\n', " "))
+    };
+    assert_eq!(collect(&child, &mut sh(LOOK))?.stdout, b"0000000000000021\n1024\nmade\n", "control");
+    // what is looser adds nothing
+    let loose = Security::new().capabilities(Capabilities::keep([Capability::Chown, Capability::SysAdmin]));
+    let loose = loose.seccomp(Seccomp::Unconfined).rlimits(Rlimits::inherited()).allow_new_privileges();
+    assert_eq!(says(&loose)?, "0000000000000001 1024 ");
+    let profile = SeccompProfile::standard().deny(["mkdir", "mkdirat"]);
+    let tight = Security::new().seccomp(Seccomp::Custom(profile)).rlimits(Rlimits::inherited().nofile(77));
+    assert_eq!(says(&tight.clone())?, "0000000000000000 77 ");
+    let error = refused(child.enter_tighter(
+        &sh("true"),
+        &tight.seccomp(Seccomp::Custom(SeccompProfile::standard().deny(["no_such_call"]))),
+    ))?;
+    assert_kind(&error, ErrorKind::InvalidSpec);
     Ok(())
 }
 
