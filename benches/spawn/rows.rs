@@ -5,13 +5,18 @@ use crate::floor::Floor;
 use crate::peers;
 use crate::stats::{Sample, micros};
 use crate::world::World;
-use belljar::{Bytes, Cgroup, Command, Init, Mount, Mounts, Namespaces, Net, RootFs, Sandbox, Time, Upper};
+use belljar::{
+    Bytes, Cgroup, CgroupLimits, Command, Init, Keyring, Mount, Mounts, Namespaces, Net, Rlimits, RootFs, Sandbox,
+    SandboxBuilder, Seccomp, Security, Time, Upper,
+};
 use std::io;
 use std::time::{Duration, Instant};
 
 pub const FLOOR: &str = "floor";
 const FLOOR_WITHOUT_NET: &str = "floor, without net";
 pub const SHIM: &str = "belljar";
+/// Not to begin with another row's name: rows are found by it.
+const DEFAULT: &str = "default profile (seccomp, rlimits, keyring, pids limit)";
 pub const PAYLOAD: &str = "belljar, Init::Payload";
 
 /// One way of starting the payload and waiting for its end.
@@ -68,8 +73,28 @@ impl Row {
     }
 }
 
-/// The sandbox of every belljar row: the floor's namespaces, layers, upper and `/proc`.
+/// The sandbox of every belljar row: the floor's namespaces, layers, upper and `/proc`; the floor
+/// and the peers have no filter of system calls, no resource limits and no control groups.
 pub fn sandbox(world: &World, init: Init, net: bool) -> belljar::Result<Sandbox> {
+    let security = Security::new().seccomp(Seccomp::Unconfined).rlimits(Rlimits::inherited()).keyring(Keyring::Inherit);
+    builder(world, init, net).security(security).limits(CgroupLimits::none()).build()
+}
+
+/// The same with all that a sandbox has unless it is opted out of.
+fn default_profile(world: &World) -> Entry {
+    let command = Command::new("/true");
+    match builder(world, Init::Shim, true).build() {
+        Err(e) => Entry::not_run(DEFAULT, e.to_string()),
+        Ok(sandbox) => Row::probe(DEFAULT, move || run(&sandbox, &command)),
+    }
+}
+
+fn run(sandbox: &Sandbox, command: &Command) -> io::Result<()> {
+    let exit = sandbox.status(command).map_err(io::Error::other)?;
+    if exit.success() { Ok(()) } else { Err(io::Error::other(format!("{exit:?}"))) }
+}
+
+fn builder(world: &World, init: Init, net: bool) -> SandboxBuilder {
     let upper = Upper::Discard { bytes: Bytes::mib(16), inodes: 1024 };
     let namespaces = Namespaces::isolated()
         .net(if net { Net::New } else { Net::Inherit })
@@ -79,7 +104,6 @@ pub fn sandbox(world: &World, init: Init, net: bool) -> belljar::Result<Sandbox>
         .namespaces(namespaces)
         .mounts(Mounts::none().mount(Mount::proc("/proc")))
         .init(init)
-        .build()
 }
 
 pub fn floor(world: &World, net: bool) -> Entry {
@@ -103,10 +127,7 @@ pub fn belljar(world: &World, init: Init, net: bool) -> Entry {
     let command = Command::new("/true");
     match sandbox(world, init, net) {
         Err(e) => Entry::not_run(name, e.to_string()),
-        Ok(sandbox) => Row::probe(name, move || {
-            let exit = sandbox.status(&command).map_err(io::Error::other)?;
-            if exit.success() { Ok(()) } else { Err(io::Error::other(format!("{exit:?}"))) }
-        }),
+        Ok(sandbox) => Row::probe(name, move || run(&sandbox, &command)),
     }
 }
 
@@ -126,6 +147,7 @@ impl Comparison {
             floor_with_lo(world),
             belljar(world, Init::Shim, true),
             belljar(world, Init::Payload, true),
+            default_profile(world),
             floor(world, false).over(FLOOR_WITHOUT_NET),
             belljar(world, Init::Shim, false).over(FLOOR_WITHOUT_NET),
             belljar(world, Init::Payload, false).over(FLOOR_WITHOUT_NET),
