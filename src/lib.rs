@@ -49,9 +49,9 @@ pub mod testing;
 mod units;
 
 pub use cgroup::{
-    CgroupLimits, CgroupParent, ClassId, CpuIdle, CpuStats, DeviceAccess, DeviceKind, DeviceNumbers, Devices,
-    HugetlbStats, IoMax, IoStats, MemoryEvents, MemoryStats, OomKill, PidsStats, Pressure, PressureStats, RdmaMax,
-    Stall, Stats, Swept, sweep,
+    CgroupLimits, CgroupParent, ClassId, CpuIdle, CpuStats, DeviceAccess, DeviceKind, DeviceNumbers, Devices, Event,
+    Events, HugetlbStats, IoMax, IoStats, MemoryEvents, MemoryStats, OomKill, PidsStats, Pressure, PressureStats,
+    PressureTrigger, RdmaMax, Resource, Stall, Stats, Swept, sweep,
 };
 #[cfg(feature = "tokio")]
 pub use child::AsyncChild;

@@ -1,7 +1,7 @@
 //! A group that exists: removed when dropped.
 
 use crate::sys::Errno;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -81,13 +81,14 @@ pub(crate) fn remove(path: &Path, patience: Duration) -> Result<(), Errno> {
 
 /// Writes a file of a group in one write(2), as the kernel wants it.
 pub(crate) fn write(path: &Path, value: &[u8]) -> Result<(), Errno> {
-    let attempt = || -> io::Result<bool> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        Ok(file.write(value)? == value.len())
-    };
-    match attempt() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Errno::EIO),
+    write_to(&OpenOptions::new().write(true).open(path).map_err(|error| errno(&error))?, value)
+}
+
+/// The same of an open file.
+pub(super) fn write_to(mut file: &File, value: &[u8]) -> Result<(), Errno> {
+    match file.write(value) {
+        Ok(n) if n == value.len() => Ok(()),
+        Ok(_) => Err(Errno::EIO),
         Err(error) => Err(errno(&error)),
     }
 }

@@ -11,6 +11,7 @@ mod control;
 mod controller;
 mod devices;
 mod directory;
+mod events;
 mod files;
 mod group;
 mod limits;
@@ -27,6 +28,7 @@ mod v2;
 
 pub use devices::{DeviceAccess, DeviceKind, DeviceNumbers, Devices};
 pub(crate) use directory::{Directory, errno, words, write};
+pub use events::{Event, Events, PressureTrigger, Resource};
 pub(crate) use group::Group;
 pub use limits::{CgroupLimits, ClassId, CpuIdle, IoMax, OomKill, RdmaMax};
 pub use parent::CgroupParent;

@@ -1,15 +1,12 @@
 //! The handle of a sandbox's control groups.
 
 use super::{Child, Usage};
-use crate::cgroup::{CgroupLimits, Refusal, Stats, remedy_of_write};
+use crate::cgroup::{CgroupLimits, Events, PressureTrigger, Refusal, Stats, remedy_of_write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::program::op::without;
 use crate::sys::Errno;
 use crate::testing;
 use std::time::Duration;
-
-/// A killed process leaves its group within microseconds of its end.
-const KILL: Duration = Duration::from_secs(10);
 
 impl Child {
     /// What the sandbox uses and has used, as its control groups count it: also after its
@@ -29,6 +26,39 @@ impl Child {
         }
         let fail = |errno: Errno| Error::call(format!("read the figures of the sandbox {}", self.pid), errno);
         self.group.stats().map_err(fail)
+    }
+
+    /// Begins to watch what happens to the sandbox's groups: want of memory, processes
+    /// refused, pressure beyond these triggers, and that no process is left. What
+    /// happened before is not told, but that the sandbox is empty is.
+    ///
+    /// ```no_run
+    /// # use belljar::*;
+    /// # use std::time::Duration;
+    /// # let child = Sandbox::builder(RootFs::host()).limits(CgroupLimits::new()).build()?.spawn(&Command::new("true"))?;
+    /// let slow = PressureTrigger::some(Resource::Memory, Duration::from_millis(100), Duration::from_secs(2));
+    /// for event in child.events(&[slow])? {
+    ///     if event? == Event::OutOfMemory {
+    ///         // …
+    ///     }
+    /// }
+    /// # Ok::<(), belljar::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotSupported`] without a control group of the sandbox's own, and for triggers without a v2
+    /// group or a kernel with PSI; `EMFILE`; `EINVAL` for a trigger whose window the kernel does not take.
+    pub fn events(&self, triggers: &[PressureTrigger]) -> Result<Events> {
+        if self.group.is_none() {
+            return Err(self.no_group("watch"));
+        }
+        let what = format!("watch the sandbox {}", self.pid);
+        self.group.events(self.duplicate_pidfd()?, triggers).map_err(|errno| match errno {
+            Errno::EOPNOTSUPP | Errno::ENOENT => Error::call(what, errno)
+                .with_kind(ErrorKind::NotSupported)
+                .with_hint("no triggers: pressure takes a v2 group and a kernel with PSI"),
+            _ => Error::call(what, errno),
+        })
     }
 
     /// Changes the limits of the running sandbox: those that are set, all or none. The
@@ -85,7 +115,7 @@ impl Child {
 
     /// Ends what is left in the groups: what a payload has started outside of a pid
     /// namespace of its own. What cannot be ended keeps its group; `sweep` finds it.
-    pub(super) fn kill_group(&self) {
-        let _ = self.group.kill(testing::disabled() & without::CGROUP_KILL != 0, KILL);
+    pub(super) fn kill_group(&self, patience: Duration) {
+        let _ = self.group.kill(testing::disabled() & without::CGROUP_KILL != 0, patience);
     }
 }

@@ -63,7 +63,8 @@ impl Child {
     /// left alone, and a payload that exits before the signal arrives has [exited](crate::Verdict::Exited).
     ///
     /// In a pid namespace that is joined or inherited, it is the shim that finds and kills
-    /// the payload's descendants.
+    /// the payload's descendants; a control group ([`CgroupLimits`](crate::CgroupLimits)) holds also those
+    /// that the shim cannot see.
     ///
     /// # Errors
     /// `EPERM`, if the host process has changed its user since.
@@ -98,10 +99,17 @@ impl Child {
 
     /// Kills for a reason, which is recorded before the signal is sent.
     pub(super) fn kill_for(&mut self, cause: u32, scope: KillScope) -> Result<()> {
-        if self.exit.is_some() || self.ask_to_kill(cause, scope) && self.ends_within(KILL_BOUND) {
+        if self.exit.is_some() {
             return Ok(());
         }
-        self.kill_by_force(cause)
+        if !(self.ask_to_kill(cause, scope) && self.ends_within(KILL_BOUND)) {
+            self.kill_by_force(cause)?;
+        }
+        if scope == KillScope::Tree {
+            // what is not below a PID 1 of the sandbox's own, or forks faster than it is found
+            self.kill_group(KILL_BOUND);
+        }
+        Ok(())
     }
 
     /// As `kill_for`, without waiting for the shim to react: one that somebody has stopped is continued.

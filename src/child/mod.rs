@@ -292,6 +292,6 @@ impl Drop for Child {
                 let _ = self.pidfd.try_wait();
             }
         }
-        self.kill_group();
+        self.kill_group(DROP_BOUND);
     }
 }

@@ -3,8 +3,9 @@
 use crate::common::*;
 use crate::harness::{Need, Test};
 use belljar::{
-    Bytes, CgroupLimits, CgroupParent, Child, Cpus, ErrorKind, KillScope, Limit, Mount, SandboxBuilder, Stdio, Verdict,
-    Weight, testing,
+    Bytes, CgroupLimits, CgroupParent, Child, Cpus, DeviceAccess, DeviceKind, DeviceNumbers, Devices, ErrorKind, Event,
+    IoMax, KillScope, Limit, Mount, Namespaces, OomKill, Pid, PressureTrigger, Resource, SandboxBuilder, Stdio,
+    Verdict, Weight, testing,
 };
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,6 +26,20 @@ pub fn tests() -> Vec<Test> {
         Test::new("cgroup::update_both_ways", GROUPS, update_both_ways),
         Test::new("cgroup::update_is_all_or_nothing", GROUPS, update_is_all_or_nothing),
         Test::new("cgroup::random_limits_are_read_back", GROUPS, random_limits_are_read_back),
+        Test::new("cgroup::denied_devices", &[Need::Root, Need::Groups], denied_devices),
+        Test::new("cgroup::devices_take_a_privilege", &[Need::OrdinaryUser, Need::Groups], devices_take_a_privilege),
+        Test::new("cgroup::freeze_stops_the_clock", GROUPS, freeze_stops_the_clock),
+        Test::new("cgroup::kill_without_a_pid_namespace", GROUPS, kill_without_a_pid_namespace),
+        Test::new("cgroup::kill_without_cgroup_kill", GROUPS, kill_without_cgroup_kill),
+        Test::new(
+            "cgroup::freeze_and_kill_without_the_v2_tree",
+            &[Need::Root, Need::Groups],
+            freeze_and_kill_without_the_v2_tree,
+        ),
+        Test::new("cgroup::sweep_takes_the_dead_only", GROUPS, sweep_takes_the_dead_only),
+        Test::new("cgroup::events_are_told", GROUPS, events_are_told),
+        Test::new("cgroup::pressure_is_told", GROUPS, pressure_is_told),
+        Test::new("cgroup::io_max_holds", &[Need::Vm, Need::Root, Need::Groups, Need::Kernel(5, 12)], io_max_holds),
         Test::new("cgroup::each_step_fails_cleanly", GROUPS, each_step_fails_cleanly),
         Test::new("cgroup::refused_with_a_remedy", &[Need::UserNamespaces], refused_with_a_remedy),
         Test::new("cgroup::without_the_v2_tree", &[Need::Root, Need::Groups], without_the_v2_tree),
@@ -323,7 +338,9 @@ fn cpu_usage(child: &Child) -> Fallible<Duration> {
 
 /// Quota 20000 of each 100000, over three seconds, by accounting.
 fn a_fifth_of_a_cpu() -> Fallible<()> {
-    let (child, _lines) = ready(limited(limits().cpus(0.2)), BUSY)?;
+    // the weight: also on a machine that is busy otherwise
+    let heavy = || limits().cpu_weight(Weight::new(10_000));
+    let (child, _lines) = ready(limited(heavy().cpus(0.2)), BUSY)?;
     let (start, before) = (Instant::now(), cpu_usage(&child)?);
     std::thread::sleep(Duration::from_secs(3));
     let (span, used) = (start.elapsed(), cpu_usage(&child)? - before);
@@ -335,7 +352,7 @@ fn a_fifth_of_a_cpu() -> Fallible<()> {
         "{cpu:?}"
     );
     // control: without the quota it takes more
-    let (child, _lines) = ready(limited(limits()), BUSY)?;
+    let (child, _lines) = ready(limited(heavy()), BUSY)?;
     let (start, before) = (Instant::now(), cpu_usage(&child)?);
     std::thread::sleep(Duration::from_secs(1));
     let percent = 100.0 * (cpu_usage(&child)? - before).as_secs_f64() / start.elapsed().as_secs_f64();
@@ -353,7 +370,7 @@ fn fork_bomb() -> Fallible<()> {
     let (bound, tries) = if Need::Vm.probe().is_ok() { (2000, 1) } else { (250, 5) };
     let mut spans = Vec::new();
     for _ in 0..tries {
-        let (mut child, _lines) = ready(limited(limits().pids_max(1000)), bomb)?;
+        let (mut child, _lines) = ready(limited(limits().pids_max(1000).cpu_weight(Weight::new(10_000))), bomb)?;
         let mut most = 0;
         let deadline = Instant::now() + Duration::from_secs(60);
         while most < 990 && Instant::now() < deadline && child.try_wait()?.is_none() {
@@ -521,5 +538,172 @@ fn random_limits_are_read_back() -> Fallible<()> {
             assert_eq!(file(&child, name)?, value, "{name}, seed {seed:x}, round {round}");
         }
     }
+    Ok(())
+}
+
+/// A device that the sandbox can reach by a bind, once with and once without a rule for it.
+fn denied_devices() -> Fallible<()> {
+    // 1:5 is /dev/zero, which the mounts allow
+    let open = "dd if=/dev/zero of=/dev/null bs=1 count=1 2>/dev/null && echo opened; echo ran";
+    let zero = DeviceNumbers::One(belljar::sys::path::Device { major: 1, minor: 5 });
+    let null = DeviceNumbers::One(belljar::sys::path::Device { major: 1, minor: 3 });
+    let all = DeviceAccess::READ | DeviceAccess::WRITE;
+    let only_null = Devices::none().allow(DeviceKind::Character, null, all);
+    let run = |devices: Devices| -> Fallible<String> {
+        let output = limited(limits().devices(devices)).build()?.output(&sh(open))?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    assert_eq!(run(only_null.clone())?, "ran\n");
+    // controls: with a rule, and by the standard
+    assert_eq!(run(only_null.clone().allow(DeviceKind::Character, zero, DeviceAccess::READ))?, "opened\nran\n");
+    assert_eq!(run(Devices::standard())?, "opened\nran\n");
+    // for reading is not for writing
+    let write = "dd if=/dev/null of=/dev/zero 2>/dev/null && echo written; echo ran";
+    let output = limited(limits().devices(only_null.allow(DeviceKind::Character, zero, DeviceAccess::READ)));
+    assert_eq!(output.build()?.output(&sh(write))?.stdout, b"ran\n");
+    Ok(())
+}
+
+fn devices_take_a_privilege() -> Fallible<()> {
+    let sandbox = limited(limits().devices(Devices::standard())).build()?;
+    let error = refused(sandbox.spawn(&sh("true")))?;
+    assert_kind(&error, ErrorKind::NotPermitted);
+    Ok(())
+}
+
+/// By the freezer of the group, where there is no PID 1 to do it.
+fn freeze_stops_the_clock() -> Fallible<()> {
+    let (mut child, _lines) = ready(limited(limits()).init(belljar::Init::Payload), BUSY)?;
+    let used = |child: &Child| cpu_usage(child);
+    let mut frozen = child.freeze()?;
+    let before = used(frozen.child())?;
+    std::thread::sleep(Duration::from_millis(300));
+    let after = used(frozen.child())?;
+    assert!(after - before < Duration::from_millis(5), "{:?}", after - before);
+    frozen.thaw()?;
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(used(&child)? - after > Duration::from_millis(20), "control: {:?}", used(&child)? - after);
+    // a frozen one can be killed
+    let mut frozen = child.freeze()?;
+    frozen.child().kill(KillScope::Tree)?;
+    assert!(frozen.child().wait_timeout(Duration::from_secs(10))?.is_some());
+    drop(frozen);
+    Ok(())
+}
+
+fn freeze_and_kill_without_the_v2_tree() -> Fallible<()> {
+    if !has_v1("freezer") {
+        return Ok(()); // pure v2 has no other tree
+    }
+    without(testing::feature::CGROUP_V2, freeze_stops_the_clock)?;
+    without(testing::feature::CGROUP_V2, kill_without_a_pid_namespace)
+}
+
+/// A process that the shim cannot find: it has left the session, and its parent has ended.
+fn kill_without_a_pid_namespace() -> Fallible<()> {
+    let namespaces = Namespaces::isolated().pid(Pid::Inherit);
+    // /proc is the host's then, and cannot be mounted
+    let mounts = belljar::Mounts::none().mount(Mount::dev("/dev"));
+    let builder = limited(limits()).namespaces(namespaces).mounts(mounts).init(belljar::Init::Payload);
+    let (mut child, _lines) = ready(builder, "(setsid sleep 60 >/dev/null 2>&1 &); echo ready; exec sleep 60")?;
+    let groups = groups_of(child.id())?;
+    let count = || -> Fallible<usize> { Ok(fs::read_to_string(groups[0].join("cgroup.procs"))?.lines().count()) };
+    assert_eq!(count()?, 2);
+    child.kill(KillScope::Tree)?;
+    assert_eq!(count()?, 0);
+    child.wait()?;
+    Ok(())
+}
+
+fn kill_without_cgroup_kill() -> Fallible<()> {
+    without(testing::feature::CGROUP_KILL, kill_without_a_pid_namespace)
+}
+
+/// The groups of a host that has been killed go; those of one that lives stay.
+fn sweep_takes_the_dead_only() -> Fallible<()> {
+    let mut host = std::process::Command::new(std::env::current_exe()?)
+        .env("BELLJAR_TEST_HOST_DIES", "new")
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(host.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
+    assert_eq!(line, "running\n");
+    let theirs = groups_named(host.id());
+    let (own, _lines) = ready(limited(limits()), "echo ready; exec sleep 60")?;
+    let ours = groups_of(own.id())?;
+    assert!(!ours.is_empty());
+    let swept = belljar::sweep();
+    assert!(theirs.iter().chain(&ours).all(|group| group.exists()), "all owners live: {swept:?}");
+    host.kill()?;
+    host.wait()?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut removed = Vec::new();
+    while theirs.iter().any(|group| group.exists()) && Instant::now() < deadline {
+        removed.extend(belljar::sweep().removed);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(theirs.iter().all(|group| removed.contains(group)), "{theirs:?} {removed:?}");
+    assert!(ours.iter().all(|group| group.exists()));
+    Ok(())
+}
+
+fn events_are_told() -> Fallible<()> {
+    let builder = limited(limits().memory_max(Bytes::mib(24)).oom(OomKill::Process).pids_max(20));
+    let builder = if has_v1("memory") { limited(limits().memory_max(Bytes::mib(24)).pids_max(20)) } else { builder };
+    let builder = builder.mount(Mount::tmpfs("/tmp").bytes(Bytes::gib(1)));
+    let script = "echo ready; sleep 0.3; (dd if=/dev/zero of=/tmp/file bs=1M); rm -f /tmp/file
+                  (i=0; while [ $i -lt 50 ]; do sleep 1 & i=$((i+1)); done) 2>/dev/null; wait";
+    let (child, _lines) = ready(builder, script)?;
+    let mut events = child.events(&[])?;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let polled = |timeout| poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], timeout);
+    assert_eq!(polled(PollTimeout::ZERO)?, 0);
+    assert_eq!(polled(PollTimeout::from(30_000u16))?, 1);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut seen = Vec::new();
+    while !seen.contains(&Event::Empty) && Instant::now() < deadline {
+        seen.extend(events.next_timeout(Some(Duration::from_secs(1)))?);
+    }
+    assert_eq!(events.next().map(|event| event.is_ok()), None, "behind the last");
+    assert!(seen.contains(&Event::OutOfMemory), "{seen:?}");
+    assert!(seen.iter().any(|event| matches!(event, Event::OomKill(1..))), "{seen:?}");
+    assert!(seen.contains(&Event::PidsMax), "{seen:?} {:?}", child.stats()?);
+    assert_eq!(seen.last(), Some(&Event::Empty));
+    Ok(())
+}
+
+fn pressure_is_told() -> Fallible<()> {
+    // two busy loops on a twentieth of a CPU wait nearly always
+    let busy = "(while :; do :; done) & echo ready; while :; do :; done";
+    let (child, _lines) = ready(limited(limits().cpus(0.05)), busy)?;
+    let trigger = PressureTrigger::some(Resource::Cpu, Duration::from_millis(100), Duration::from_secs(2));
+    let mut events = child.events(&[trigger])?;
+    assert_eq!(events.next_timeout(Some(Duration::from_secs(20)))?, Some(Event::Pressure(trigger)));
+    let pressure = child.stats()?.pressure.cpu.ok_or("no pressure")?;
+    assert!(pressure.some.total > Duration::from_millis(100), "{pressure:?}");
+    Ok(())
+}
+
+/// A real disk, at 1 MiB a second.
+fn io_max_holds() -> Fallible<()> {
+    let dir = crate::harness::TempDir::new()?;
+    let run = |limits: CgroupLimits| -> Fallible<(Duration, Option<Vec<belljar::IoStats>>)> {
+        let mut child = limited(limits)
+            .mount(Mount::bind(dir.path(), "/mnt").idmapped())
+            .build()?
+            .spawn(&sh("exec dd if=/dev/zero of=/mnt/file bs=256k count=16 oflag=direct 2>/dev/null"))?;
+        let start = Instant::now();
+        let exit = child.wait()?;
+        assert!(exit.success(), "{exit}");
+        Ok((start.elapsed(), child.stats()?.io))
+    };
+    let bound = IoMax::device(dir.path()).write(Bytes::mib(1));
+    let (slow, stats) = run(limits().io_max(bound.clone()))?;
+    assert!(slow > Duration::from_secs(3) && slow < Duration::from_secs(20), "4 MiB in {slow:?}");
+    let written = stats.ok_or("no io")?.iter().filter_map(|disk| disk.written).map(Bytes::get).sum::<u64>();
+    assert!(written >= 4 << 20, "{written}");
+    let (fast, _) = run(limits().io_max(bound.write(Limit::Max)))?;
+    assert!(fast < Duration::from_secs(2), "control: {fast:?}");
     Ok(())
 }
