@@ -6,22 +6,29 @@
 //!     [--hide PATH]... [--bind SRC:DST[:ro]]... [--tmpfs DST[:SIZE]]...
 //!     [--hostname NAME] [--net none|host] [--map HOSTID:COUNT]
 //!     [--user UID[:GID]] [--env K=V]... [--cwd DIR] [--init shim|payload]
-//!     [--timeout SECS] [--cpu-time SECS] [--grace SECS] [--explain] -- CMD ARGS...
+//!     [--timeout SECS] [--cpu-time SECS] [--grace SECS]
+//!     [--memory SIZE] [--swap SIZE] [--cpus N] [--pids N]
+//!     [--io-max PATH:rbps=SIZE,wbps=SIZE,riops=N,wiops=N]... [--device PATH[:rwm]]...
+//!     [--stats] [--explain] -- CMD ARGS...
 //! ```
 //! SIZE takes a suffix K, M or G (powers of 1024). Without a root option: `--host`.
+//! `--stats` prints usage and verdict on stderr at the end.
 //! The exit status is the payload's, 128 + n when signal n ended it, 124 after
 //! `--timeout` or `--cpu-time`, 125 for a set-up error, which is printed on stderr.
 //! When its time is over the payload gets SIGTERM if there is a `--grace`, and SIGKILL when that is over.
 
 use belljar::{
-    Bytes, Command, Exit, IdMap, IdRange, Init, KillScope, Mount, Namespaces, Net, RootFs, Sandbox, Stdio, Upper, User,
-    Uts, Verdict,
+    Bytes, CgroupLimits, Child, Command, Devices, Exit, IdMap, IdRange, Init, KillScope, Mount, Namespaces, Net,
+    RootFs, Sandbox, Stdio, Upper, User, Uts, Verdict,
 };
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::time::Duration;
+
+#[path = "run/limits.rs"]
+mod limits;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -53,11 +60,13 @@ fn run() -> Fallible<u8> {
             Some(exit) => exit,
             None => {
                 child.kill(KillScope::Tree)?;
-                child.wait()?;
+                let exit = child.wait()?;
+                options.report(&child, &exit);
                 return Ok(124);
             }
         },
     };
+    options.report(&child, &exit);
     Ok(status(&exit))
 }
 
@@ -86,6 +95,9 @@ struct Options {
     env: Vec<(OsString, OsString)>,
     cwd: Option<OsString>,
     init: Init,
+    limits: Option<CgroupLimits>,
+    devices: Option<Devices>,
+    stats: bool,
     timeout: Option<Duration>,
     cpu_time: Option<Duration>,
     grace: Duration,
@@ -149,6 +161,12 @@ impl Options {
                 "--timeout" => options.timeout = Some(seconds(value()?)?),
                 "--cpu-time" => options.cpu_time = Some(seconds(value()?)?),
                 "--grace" => options.grace = seconds(value()?)?,
+                "--memory" | "--swap" | "--cpus" | "--pids" | "--io-max" => {
+                    let limits = options.limits.take().unwrap_or_else(limits::begin);
+                    options.limits = Some(limits::option(&limits, &name, &value()?)?);
+                }
+                "--device" => options.devices = Some(limits::device(options.devices.take(), value()?)?),
+                "--stats" => options.stats = true,
                 "--explain" => options.explain = true,
                 other => return Err(format!("unknown option {other}").into()),
             }
@@ -202,8 +220,21 @@ impl Options {
             let range = [IdRange { inside: 0, outside, count }];
             namespaces = namespaces.user(User::New(IdMap::ranges(range, range)));
         }
-        let builder = Sandbox::builder(root).namespaces(namespaces).init(self.init);
+        let mut builder = Sandbox::builder(root).namespaces(namespaces).init(self.init);
+        let limits = match (&self.limits, &self.devices) {
+            (limits, Some(devices)) => Some(limits.clone().unwrap_or_else(limits::begin).devices(devices.clone())),
+            (limits, None) => limits.clone(),
+        };
+        if let Some(limits) = limits {
+            builder = builder.limits(limits);
+        }
         Ok(self.mounts.iter().cloned().fold(builder, |builder, mount| builder.mount(mount)).build()?)
+    }
+
+    fn report(&self, child: &Child, exit: &Exit) {
+        if self.stats {
+            eprint!("{}", limits::report(child, exit));
+        }
     }
 
     fn command(&self) -> Fallible<Command> {

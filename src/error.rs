@@ -140,7 +140,6 @@ impl Error {
         error
     }
 
-    #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "images are an optional feature"))]
     pub(crate) fn flawed(flaw: Flaw) -> Error {
         let mut error = Error::new(ErrorKind::InvalidImage, "");
         error.0.flaw = Some(flaw);

@@ -35,7 +35,6 @@ mod launch;
 mod mount;
 mod namespace;
 mod plan;
-mod preset;
 mod process;
 mod program;
 mod pty;

@@ -99,6 +99,9 @@ impl CgroupLimits {
                 (None, _) => defect("cpus: not an amount".into(), "a number above 0, such as 0.5"),
             }
         }
+        if self.cpu.shown && bound.is_none() {
+            defect("cpus_as_affinity without cpus".into(), "cpus() with a number");
+        }
         if let Some(burst) = self.cpu.burst {
             let micros = burst.as_micros();
             if bound.is_none_or(|quota| micros > quota.into()) {
@@ -181,6 +184,7 @@ mod tests {
             new().cpus(Cpus::quota(Duration::from_millis(1), Duration::from_secs(2))),
             new().cpu_burst(Duration::from_millis(1)),
             new().cpus(0.1).cpu_burst(Duration::from_millis(11)),
+            new().cpus_as_affinity(),
             new().cpu_weight(Weight::new(0)),
             new().io_weight(Weight::new(10_001)),
             new().cpuset_cpus([]),

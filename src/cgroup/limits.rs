@@ -62,6 +62,7 @@ pub(crate) struct Memory {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cpu {
     pub max: Option<Limit<Cpus>>,
+    pub shown: bool,
     pub weight: Option<Weight>,
     pub burst: Option<Duration>,
     pub idle: Option<CpuIdle>,
@@ -221,6 +222,15 @@ impl CgroupLimits {
     /// and `cpu.cfs_period_us`.
     pub fn cpus(mut self, max: impl Into<Limit<Cpus>>) -> Self {
         self.cpu.max = Some(max.into());
+        self
+    }
+
+    /// Shows the payload as many CPUs as [`cpus`](CgroupLimits::cpus) is worth, rounded up, so that
+    /// nproc(1) and thread pools fit the limit: by sched_setaffinity(2), on CPUs that the caller has,
+    /// in turn for one sandbox after the other. No protection: the payload may undo it, and is
+    /// then still bound to its CPU time. [`cpuset_cpus`](CgroupLimits::cpuset_cpus) is one.
+    pub fn cpus_as_affinity(mut self) -> Self {
+        self.cpu.shown = true;
         self
     }
 

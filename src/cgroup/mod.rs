@@ -6,6 +6,7 @@
 //! ```
 //! Contract: cgroups(7), `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
 
+mod affinity;
 mod check;
 mod control;
 mod controller;

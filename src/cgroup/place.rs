@@ -5,6 +5,7 @@
 //! v2, where there is one, also without controllers: every v2 group can be killed and
 //! frozen as a whole, and born into.
 
+use super::affinity;
 use super::controller::{Controller, Setting, Surroundings, V2};
 use super::directory::words;
 use super::limits::CgroupLimits;
@@ -14,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::cgroups::Hierarchy;
 use crate::id::c_path;
 use crate::program::{Builder, Op, op};
+use crate::sys::kernel::call;
 use crate::sys::path::Device;
 use crate::units::{Bytes, Limit};
 use std::ffi::CString;
@@ -46,6 +48,8 @@ pub(crate) struct Place {
 pub(crate) struct Places {
     pub places: Vec<Place>,
     move_caller: bool,
+    /// How many CPUs the payload is to see.
+    cpus: Option<u32>,
     /// The sizes of huge pages that are limited.
     pub huge_pages: Vec<Bytes>,
     /// What the default could not have.
@@ -137,7 +141,7 @@ impl Places {
         }
         let places = draft.places.into_iter().flatten().collect();
         let huge_pages = limits.hugetlb.iter().map(|(page, _)| *page).collect();
-        Ok(Places { places, move_caller: limits.parent.move_caller, huge_pages, notes })
+        Ok(Places { places, move_caller: limits.parent.move_caller, cpus: limits.shown_cpus(), huge_pages, notes })
     }
 
     /// Appends the ops of the parent: makes the groups, and lets the sandbox be born in them.
@@ -173,6 +177,16 @@ impl Places {
             }
             let join: CString = if place.v2 { path } else { c_path(&group.join("tasks")) };
             builder.parent_op(Op::GroupJoin { path: &join, v2: place.v2.into() });
+        }
+    }
+}
+
+impl Places {
+    /// Appends what the shim does, before it starts anything.
+    pub fn lower_inside(&self, builder: &mut Builder) {
+        let mask = self.cpus.and_then(|cpus| affinity::mask(&call::sched_getaffinity(), cpus));
+        if let Some(mask) = mask {
+            builder.op(Op::Affinity { mask: &mask });
         }
     }
 }

@@ -40,7 +40,6 @@ pub(crate) fn compile(
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
     let kept = root.lower(template.source(without), &targets, &mut builder)?.with_ids(template.ranges());
-    let kept = kept.with_leases(root.leases.iter().chain(mounts.leases()));
     // sysfs shows the network namespace in which it is mounted
     let early = mounts.uses_network();
     if early {
@@ -51,6 +50,7 @@ pub(crate) fn compile(
     if !early {
         namespaces.lower_network(&mut builder);
     }
+    groups.lower_inside(&mut builder);
     let host_pidfd = PidFd::open(std::process::id() as i32)
         .map_err(|errno| Error::call("open a pidfd of the host process", errno))?;
     let streams = command.lower(
@@ -121,7 +121,7 @@ fn confine(confinement: &Confinement) -> impl Fn(Stage, &mut Builder) {
 }
 
 /// Checks a command against the sandbox it is for, and gives the sandbox's ids.
-fn check<'a>(template: &'a Template, command: &Command) -> Result<Ids<'a>> {
+fn check(template: &Template, command: &Command) -> Result<Ids> {
     let payload_ids = payload_ids(template);
     let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
         move |id: u32| template.ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
@@ -131,14 +131,12 @@ fn check<'a>(template: &'a Template, command: &Command) -> Result<Ids<'a>> {
     Ok(payload_ids)
 }
 
-fn payload_ids(template: &Template) -> Ids<'_> {
+fn payload_ids(template: &Template) -> Ids {
     let Template { host, ids, namespaces, security, .. } = template;
     let (uid, gid, may_set_groups) = match (ids, &namespaces.user) {
         (Some(ids), _) => (Resolved::setup_id(&ids.uids), Resolved::setup_id(&ids.gids), !ids.deny_setgroups),
         (None, User::Join(_)) => (0, 0, false),
         (None, _) => (host.uid, host.gid, host.may_map),
     };
-    let preset = template.root.preset.as_deref();
-    let (uid, gid) = preset.map_or((uid, gid), |preset| (preset.uid.unwrap_or(uid), preset.gid.unwrap_or(gid)));
-    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits(), preset }
+    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits() }
 }

@@ -5,7 +5,6 @@ mod entry;
 mod fds;
 mod limits;
 mod lower;
-mod preset;
 mod stdio;
 
 pub use command::Command;

@@ -21,6 +21,7 @@ impl Op<'_> {
             Op::GroupSet { .. } => "group-set",
             Op::GroupDevices { .. } => "group-devices",
             Op::GroupJoin { .. } => "group-join",
+            Op::Affinity { .. } => "affinity",
             Op::JoinFirst { .. } => "join-first",
             Op::Join { .. } => "join",
             Op::Unshare { .. } => "unshare",
@@ -118,6 +119,11 @@ impl Display for Op<'_> {
             }
             Op::GroupDevices { path, program } => {
                 write!(f, "restrict devices in {} ({} instructions)", show(path), program.len() / 8)
+            }
+            Op::Affinity { mask } => {
+                let set = |cpu: &usize| mask[cpu / 8] >> (cpu % 8) & 1 == 1;
+                let cpus: Vec<_> = (0..mask.len() * 8).filter(set).map(|cpu| cpu.to_string()).collect();
+                write!(f, "run on CPU {}", cpus.join(", "))
             }
             Op::GroupJoin { path, v2 } => {
                 write!(f, "be born in {}{}", show(path), on(v2, " (CLONE_INTO_CGROUP)"))

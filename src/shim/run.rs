@@ -73,6 +73,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
     match op {
         // the parent has done these
         Op::Clone { .. } | Op::Enter {} | Op::JoinFirst { .. } | Op::MapIds { .. } | Op::Tree { .. } => Ok(()),
+        Op::Affinity { mask } => call::sched_setaffinity(mask).map(drop),
         Op::GroupEnable { .. }
         | Op::Group { .. }
         | Op::GroupSet { .. }

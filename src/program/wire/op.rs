@@ -131,6 +131,9 @@ ops! { 'a;
     /// Be born in a group: by clone3 (`v2`), or by a write to its `tasks` before the shim is executed.
     GroupJoin = 94 { path: &'a CStr, v2: u32 }
 
+    /// Run on these CPUs (a mask, as sched_setaffinity(2) takes it): by the shim, for all that it starts.
+    Affinity = 95 { mask: &'a [u8] }
+
     // ---- namespaces ---------------------------------------------------------
     /// setns into an existing namespace; `name` says which.
     Join = 10 { kind: u64, fd: Slot, name: &'a CStr }

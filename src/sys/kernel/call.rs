@@ -117,6 +117,8 @@ calls! {
     new_session_keyring() = keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0;
     /// socket(2).
     socket(domain: i32, kind: i32, protocol: i32) = socket, domain, kind, protocol;
+    /// sched_setaffinity(2) of the calling thread.
+    sched_setaffinity(mask: &[u8]) = sched_setaffinity, 0, mask.len(), mask.as_ptr();
     /// memfd_create(2), Linux 3.17.
     memfd_create(name: &CStr, flags: u32) = memfd_create, name.as_ptr(), flags;
     /// rt_sigprocmask(2) with a mask of 64 signals.
@@ -331,13 +333,17 @@ pub fn cpu_clock(pid: i32) -> i32 {
     (!pid << 3) | CPUCLOCK_SCHED
 }
 
-/// The number of CPUs that the caller may run on (sched_getaffinity(2)); at least 1.
-pub fn cpu_count() -> u32 {
+/// The CPUs that the caller may run on: sched_getaffinity(2); bits beyond what the kernel has are 0.
+pub fn sched_getaffinity() -> [u64; 128] {
     let mut mask = [0u64; 128];
     // SAFETY: the kernel writes at most the size of the array.
-    let written = unsafe { syscall!(sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) };
-    let words = written.unwrap_or(0) / 8;
-    mask[..words.min(128)].iter().map(|word| word.count_ones()).sum::<u32>().max(1)
+    let _ = unsafe { syscall!(sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) };
+    mask
+}
+
+/// The number of CPUs that the caller may run on; at least 1.
+pub fn cpu_count() -> u32 {
+    sched_getaffinity().iter().map(|word| word.count_ones()).sum::<u32>().max(1)
 }
 
 /// prlimit(2) of the caller: reads a limit (soft, hard), and sets it if `new` is given.

@@ -1,0 +1,149 @@
+//! What control groups add to a spawn: made, limited, joined and removed by belljar, and by
+//! a hand-written loop of the same file operations, interleaved in one run.
+//!
+//! `cargo bench --bench cgroup`. Each number is the median of what the groups add: the
+//! spawn with them less the spawn without, belljar's of its own spawn, the floor's of `Command` with
+//! `pre_exec`, which does without joining the v2 group. Both make the groups of the same limits: 64 MiB without swap, half a CPU, 64 processes.
+
+#[path = "../spawn/stats.rs"]
+#[allow(dead_code)]
+mod stats;
+
+use belljar::{Bytes, CgroupLimits, Command, RootFs, Sandbox};
+use stats::{Sample, machine, micros};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+const ROUNDS: usize = 600;
+
+fn main() -> Fallible<()> {
+    let limits = CgroupLimits::new().memory_max(Bytes::mib(64)).cpus(0.5).pids_max(64);
+    let sandbox = |limits| Sandbox::builder(RootFs::host()).limits(limits).build();
+    let (plain, limited, default) =
+        (sandbox(CgroupLimits::none())?, sandbox(limits)?, Sandbox::builder(RootFs::host()).build()?);
+    let command = Command::new("/bin/true");
+    let floor = Floor::find(&limited.explain(&command)?.to_string())?;
+
+    let mut samples = [const { Vec::new() }; 5];
+    for round in 0..ROUNDS {
+        let runs: [&dyn Fn() -> Fallible<()>; 5] = [
+            &|| Ok(plain.status(&command).map(drop)?),
+            &|| Ok(limited.status(&command).map(drop)?),
+            &|| Ok(default.status(&command).map(drop)?),
+            &|| floor.spawn(&[]),
+            &|| floor.run(round),
+        ];
+        for (run, sample) in runs.iter().zip(&mut samples) {
+            let start = Instant::now();
+            run()?;
+            sample.push(micros(start.elapsed()));
+        }
+    }
+    let [plain, limited, default, bare, grouped] =
+        samples.map(|sample| sample.into_iter().collect::<Sample>().median());
+    println!("{}", machine());
+    println!(
+        "{} groups, {} files of limits; medians of {ROUNDS}, in microseconds\n",
+        floor.groups.len(),
+        floor.files()
+    );
+    println!("| | spawn | with groups | the groups add |");
+    println!("| --- | ---: | ---: | ---: |");
+    println!("| file operations by hand | {bare:.0} | {grouped:.0} | {:.0} |", grouped - bare);
+    println!("| belljar | {plain:.0} | {limited:.0} | {:.0} |", limited - plain);
+    println!("| belljar, the default group | {plain:.0} | {default:.0} | {:.0} |", default - plain);
+    println!("\nratio {:.2}", (limited - plain) / (grouped - bare));
+    Ok(())
+}
+
+/// The same groups by hand: what belljar says it would do, read from its own explanation.
+struct Floor {
+    groups: Vec<Group>,
+}
+
+/// One group: where it is made, what is written in it, and the file by which it is joined.
+struct Group {
+    parent: PathBuf,
+    settings: Vec<(String, String)>,
+    join: Option<&'static str>,
+}
+
+impl Floor {
+    fn find(explained: &str) -> Fallible<Floor> {
+        let mut groups: Vec<Group> = Vec::new();
+        for line in explained.lines() {
+            let line = line.trim_start().split_once("  ").map_or("", |(_, text)| text);
+            if let Some(path) = line.strip_prefix("make the group ") {
+                let path = Path::new(path.split(',').next().unwrap_or_default());
+                let parent = path.parent().ok_or("a group without a parent")?.to_owned();
+                // a v2 group is joined by the clone itself; a write to `cgroup.procs` would wait for RCU, 10 ms
+                let join = (!parent.join("cgroup.controllers").exists()).then_some("tasks");
+                groups.push(Group { parent, settings: Vec::new(), join });
+            } else if let Some((value, file)) = line.strip_prefix("write \"").and_then(|rest| rest.split_once("\" to "))
+            {
+                let file = file.split(',').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+                let group = groups.last_mut().ok_or("a limit before a group")?;
+                group.settings.push((file.to_owned(), value.to_owned()));
+            }
+        }
+        if groups.is_empty() { Err("belljar makes no groups here".into()) } else { Ok(Floor { groups }) }
+    }
+
+    fn files(&self) -> usize {
+        self.groups.iter().map(|group| group.settings.len()).sum()
+    }
+
+    fn run(&self, round: usize) -> Fallible<()> {
+        let name = format!("belljar-bench-{}-{round}", std::process::id());
+        let mut joins = Vec::new();
+        for group in &self.groups {
+            let directory = group.parent.join(&name);
+            fs::create_dir(&directory)?;
+            for (file, value) in &group.settings {
+                match fs::OpenOptions::new().write(true).open(directory.join(file)) {
+                    Ok(mut file) => file.write_all(value.as_bytes())?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {} // no swap here
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if let Some(file) = group.join {
+                joins.push(fs::OpenOptions::new().write(true).open(directory.join(file))?);
+            }
+        }
+        let spawned = self.spawn(&joins);
+        drop(joins);
+        for group in &self.groups {
+            while let Err(error) = fs::remove_dir(group.parent.join(&name)) {
+                if error.kind() != io::ErrorKind::ResourceBusy {
+                    return Err(error.into());
+                }
+            }
+        }
+        spawned
+    }
+
+    /// A process that writes itself into these files before it executes its program.
+    fn spawn(&self, joins: &[File]) -> Fallible<()> {
+        let fds: Vec<i32> = joins.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut command = std::process::Command::new("/bin/true");
+        // SAFETY: the closure calls write(2) alone, which is async-signal-safe; the vector
+        // was allocated before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                for fd in &fds {
+                    if libc::write(*fd, c"0".as_ptr().cast(), 1) != 1 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        if command.status()?.success() { Ok(()) } else { Err("true(1) failed".into()) }
+    }
+}
