@@ -145,9 +145,10 @@ impl Places {
     }
 
     /// Appends the ops of the parent: makes the groups, and lets the sandbox be born in them.
-    pub fn lower(&self, builder: &mut Builder) {
+    /// Gives the file in which one of them will count the CPU time of all processes.
+    pub fn lower(&self, builder: &mut Builder) -> Option<PathBuf> {
         if self.places.is_empty() {
-            return;
+            return None;
         }
         let owner = name::Owner::own();
         let name = owner.name();
@@ -178,6 +179,9 @@ impl Places {
             let join: CString = if place.v2 { path } else { c_path(&group.join("tasks")) };
             builder.parent_op(Op::GroupJoin { path: &join, v2: place.v2.into() });
         }
+        let counting = |place: &&Place| place.v2 || place.controllers.contains(&Controller::Cpuacct);
+        let place = self.places.iter().find(counting)?;
+        Some(place.parent.join(&name).join(if place.v2 { "cpu.stat" } else { "cpuacct.usage" }))
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) fn compile(
         Base::Join(namespace) => MountNamespace::Join(namespace),
         _ => MountNamespace::New,
     };
-    groups.lower(&mut builder);
+    let counted = groups.lower(&mut builder);
+    command.limits().lower_source(counted.as_deref(), &mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();
     namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, keep, &mut builder)?;

@@ -2,8 +2,10 @@
 
 use super::{Command, Init};
 use crate::error::{Defect, Error, Result};
+use crate::id::c_path;
 use crate::program::{Builder, Op};
 use crate::units::Bytes;
+use std::path::Path;
 use std::time::Duration;
 
 /// The limits of one command.
@@ -42,13 +44,16 @@ impl Command {
     /// Ends the sandbox when its processes together have used so much CPU time, user and
     /// system: [`Verdict::CpuTimeLimit`](crate::Verdict::CpuTimeLimit). More than 0; none unless set.
     ///
-    /// The shim sums it over all processes of the sandbox's pid namespace, living and reaped, and
-    /// looks again when all CPUs together could have used up the rest: at the limit every 1 to
-    /// 20 ms, so that a busy tree overruns by some milliseconds a CPU. What living processes' reaped
-    /// children used is known to the kernel's 10 ms only. It takes a `/proc` of the sandbox's own,
-    /// as [`Mounts::standard`](crate::Mounts::standard) has it; without one, or without a pid
-    /// namespace, only the payload and what has been reaped counts. Children of a process
-    /// that ignores SIGCHLD escape the sum when they have ended.
+    /// The shim looks again when all CPUs together could have used up the rest: at the limit every
+    /// 1 to 20 ms, so that a busy tree overruns by some milliseconds a CPU.
+    ///
+    /// A control group of the sandbox that counts CPU time is exact, whatever the payload does: it takes
+    /// [`CgroupLimits::new`](crate::CgroupLimits::new), on a host that lets groups be made. Else the shim sums over
+    /// all processes of the sandbox's pid namespace, living and reaped. Then children of a process
+    /// that ignores SIGCHLD escape the sum when they have ended; what living processes' reaped
+    /// children used is known to the kernel's 10 ms only; and it takes a `/proc` of the sandbox's own,
+    /// as [`Mounts::standard`](crate::Mounts::standard) has it: without one, or without a pid
+    /// namespace, only the payload and what has been reaped counts.
     ///
     /// Behind it stands RLIMIT_CPU (setrlimit(2)), by which the kernel ends any single process
     /// one to two seconds after the limit and the grace period, and which is never raised.
@@ -104,6 +109,13 @@ impl Limits {
             "a limit of CPU time for a process that enters: the sandbox's counts all of its processes",
             "Command::cpu_time with Sandbox::spawn, or Command::wall_time",
         )]))
+    }
+
+    /// Where the CPU time of all processes is counted, if a control group does.
+    pub fn lower_source(&self, file: Option<&Path>, builder: &mut Builder) {
+        if let Some(file) = file.filter(|_| self.cpu.is_some()) {
+            builder.source_op(Op::CpuMeter { path: &c_path(file) });
+        }
     }
 
     /// What the shim enforces.

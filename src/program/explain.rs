@@ -63,6 +63,7 @@ impl Op<'_> {
             Op::Pivot {} => "pivot",
             Op::Payload { .. } => "payload",
             Op::Limits { .. } => "limits",
+            Op::CpuMeter { .. } => "cpu-meter",
             Op::CpuSeconds { .. } => "cpu-seconds",
             Op::Session {} => "session",
             Op::Stdio { .. } => "stdio",
@@ -251,6 +252,7 @@ impl Display for Op<'_> {
                 }
                 write!(f, ", {:?} of grace", time(grace))
             }
+            Op::CpuMeter { path } => write!(f, "take the CPU time of all processes from {}", show(path)),
             Op::CpuSeconds { soft, hard } => write!(f, "RLIMIT_CPU {soft} s, at most {hard} s, for each process"),
             Op::Session {} => f.write_str("new session"),
             Op::Stdio { stdin, stdout, stderr, others, .. } => {

@@ -97,13 +97,13 @@ pub struct Watch {
 
 impl Watch {
     /// From now on.
-    pub fn start(limits: Limits, payload: i32) -> Watch {
+    pub fn start(limits: Limits, payload: i32, group: bool) -> Watch {
         let now = if limits.wall | limits.cpu != 0 { now() } else { 0 };
         let mut watch = Watch {
             limits,
             wall_end: now.saturating_add(limits.wall),
             look: 0,
-            meter: Meter::new(payload),
+            meter: Meter::new(payload, group && limits.cpu != 0),
             kill_at: 0,
             cause: cause::NONE,
         };

@@ -7,7 +7,7 @@ use crate::receive::Received;
 use crate::state::{State, report, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
 use crate::{
-    confine, descriptors, identity, init_layer, limits, mounts, network, overlay, payload, pty, receive, root,
+    confine, descriptors, identity, init_layer, limits, meter, mounts, network, overlay, payload, pty, receive, root,
 };
 
 /// The ops still to run.
@@ -144,6 +144,10 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         }
         Op::Limits { wall, cpu, grace } => {
             state.limits = limits::Limits { wall, cpu, grace };
+            Ok(())
+        }
+        Op::CpuMeter { path } => {
+            state.meter = meter::open_group(path);
             Ok(())
         }
         Op::CpuSeconds { soft, hard } => limits::cpu_seconds(soft, hard),

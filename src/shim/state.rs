@@ -81,6 +81,8 @@ pub struct State {
     pub own_len: usize,
     /// The root of the devpts that was mounted last.
     pub devpts: i32,
+    /// The file in which its cgroup counts CPU time, or -1.
+    pub meter: i32,
     /// What the sandbox is allowed.
     pub limits: Limits,
     /// The program to execute, where it is no path; -1 for one that is.
@@ -107,6 +109,7 @@ impl State {
             own: [0; 32],
             own_len: 0,
             devpts: -1,
+            meter: -1,
             limits: Limits::default(),
             image: -1,
             message: Message::new(),

@@ -21,7 +21,7 @@ const SIGNALS: i32 = 5;
 const CHILDREN: i32 = 6;
 /// Not watched: a lock that lasts as long as this process.
 const LOCK: i32 = 7;
-/// Not watched: the proc in which the CPU time of all processes is looked up.
+/// Not watched: the file of the cgroup, or the proc, in which the CPU time of all processes is looked up.
 pub const PROC: i32 = 8;
 /// The root of the sandbox's devpts, for those who enter.
 const DEVPTS: i32 = 9;
@@ -36,6 +36,8 @@ pub struct Watched {
     devpts: i32,
     init: bool,
     limits: Limits,
+    /// Whether a cgroup counts the CPU time.
+    counted: bool,
     keep: u64,
     without: u32,
 }
@@ -56,14 +58,19 @@ impl Watched {
             children = call::openat(AT_FDCWD, c"/proc/thread-self/children", flags, 0).unwrap_or(-1);
         }
         let limits = state.limits;
-        let proc = if init && limits.cpu != 0 { meter::open_proc() } else { -1 };
+        let counted = state.meter >= 0;
+        let proc = match counted {
+            true => state.meter,
+            false if init && limits.cpu != 0 => meter::open_proc(),
+            false => -1,
+        };
         let (devpts, keep, without) = (state.devpts, payload.keep, state.without);
-        Ok(Watched { host, signals, children, lock, proc, devpts, init, limits, keep, without })
+        Ok(Watched { host, signals, children, lock, proc, devpts, init, limits, counted, keep, without })
     }
 
     /// Lets go of everything else, reports the start, and watches until the payload, the host or the handle is gone.
     pub fn watch(self, payload: i32) -> ! {
-        let Watched { host, signals, children, lock, proc, devpts, init, limits, keep, without } = self;
+        let Watched { host, signals, children, lock, proc, devpts, init, limits, counted, keep, without } = self;
         // Each copy lands above the fixed numbers first, lest it overwrite the next.
         let fixed =
             [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK), (proc, PROC), (devpts, DEVPTS)];
@@ -84,7 +91,7 @@ impl Watched {
         if let Ok((_, permitted, _)) = call::capget() {
             let _ = call::capset(permitted & (1 << CAP_KILL | 1 << CAP_SETUID | 1 << CAP_SETGID | keep), 0);
         }
-        let limits = Watch::start(limits, payload);
+        let limits = Watch::start(limits, payload, counted);
         report(Report::Started { pid: payload }, &[]);
         // SAFETY: the only thread is here once: this function does not return.
         let entered = unsafe { Entered::new(DEVPTS, without) };

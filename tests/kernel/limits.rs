@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::harness::{Need, Test};
-use belljar::{Child, ErrorKind, Init, Mounts, Namespaces, Pid, Stdio, Verdict};
+use belljar::{CgroupLimits, Child, Command, ErrorKind, Init, Mounts, Namespaces, Pid, Stdio, Verdict};
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,11 @@ pub fn tests() -> Vec<Test> {
         Test::new("limits::cpu_time_of_one", USER, cpu_time_of_one),
         Test::new("limits::cpu_time_of_a_tree", USER, cpu_time_of_a_tree),
         Test::new("limits::cpu_time_of_short_lives", USER, cpu_time_of_short_lives),
+        Test::new(
+            "limits::cpu_time_that_nobody_reaps",
+            &[Need::Groups, Need::Program("perl")],
+            cpu_time_that_nobody_reaps,
+        ),
         Test::new("limits::cpu_time_without_proc_or_pid_namespace", USER, cpu_time_without_proc),
         Test::new("limits::cpu_time_in_the_kernels_hands", USER, cpu_time_in_the_kernels_hands),
         Test::new("limits::a_limit_of_its_own_is_no_limit_of_ours", USER, own_limit),
@@ -156,6 +161,24 @@ fn cpu_time_of_short_lives() -> Fallible<()> {
     let script = "while :; do sh -c 'i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done'; done";
     let exit = host().build()?.status(sh(script).cpu_time(limit))?;
     assert_held(&exit, limit);
+    Ok(())
+}
+
+/// Children that vanish with what they used, for their parent ignores SIGCHLD: a control
+/// group counts them all the same.
+fn cpu_time_that_nobody_reaps() -> Fallible<()> {
+    let script = "$SIG{CHLD} = 'IGNORE'; \
+                  while (1) { if (fork) { select undef, undef, undef, 0.01 } else { $i = 0; $i++ while $i < 200000; exit } }";
+    let run = |limits: CgroupLimits, wall| {
+        let mut command = Command::new("perl");
+        command.arg("-e").arg(script).cpu_time(400 * MS).wall_time(wall);
+        host().limits(limits).build().and_then(|sandbox| sandbox.status(&command))
+    };
+    let exit = run(crate::cgroup::limits(), Duration::from_secs(60))?;
+    assert_eq!(exit.verdict, Verdict::CpuTimeLimit, "{exit:?}");
+    // control: the same is not to be seen without
+    let exit = run(CgroupLimits::none(), Duration::from_millis(1500))?;
+    assert_eq!(exit.verdict, Verdict::WallTimeLimit, "{exit:?}");
     Ok(())
 }
 

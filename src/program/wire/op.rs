@@ -232,6 +232,9 @@ ops! { 'a;
     /// What the shim allows the sandbox, in microseconds (0: no limit): wall-clock time, CPU time
     /// of all processes, and the time between SIGTERM and SIGKILL.
     Limits = 70 { wall: u64, cpu: u64, grace: u64 }
+    /// Take the CPU time of all processes from this file of their cgroup (`cpu.stat`,
+    /// `cpuacct.usage`), if it can be read.
+    CpuMeter = 72 { path: &'a CStr }
     /// RLIMIT_CPU in seconds, never raised.
     CpuSeconds = 71 { soft: u64, hard: u64 }
     /// setsid.
