@@ -290,12 +290,9 @@ impl Tree {
     /// Ends the sandbox. All are reaped first, so that what they used is known.
     fn end(&mut self, code: i32) -> ! {
         if self.init {
-            loop {
-                let _ = call::kill(-1, SIGKILL); // ESRCH: nobody is left
-                if self.next_dead(-1).is_none() {
-                    break;
-                }
-            }
+            // Once: nobody forks with a kill pending, and each call looks at all processes that there are.
+            let _ = call::kill(-1, SIGKILL); // ESRCH: nobody is left
+            while self.next_dead(-1).is_some() {}
         } else {
             self.kill_descendants();
         }
@@ -324,6 +321,10 @@ impl Tree {
             }
             if self.next_dead(-1).is_none() {
                 return;
+            }
+            // all that have died by now, before the list is looked through again
+            while let Ok((pid @ 1.., status, usage)) = call::wait4(-1, WNOHANG) {
+                self.entered.exited(pid, status, &usage, self.cause);
             }
         }
     }
