@@ -28,7 +28,8 @@ pub struct Exit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// From the return of `spawn` until its end was noticed.
+    /// From the start of the payload to its end, as the shim saw it (CLOCK_MONOTONIC); where no shim
+    /// did, from the return of `spawn` until the end was noticed.
     pub wall: Duration,
     /// CPU time in user mode.
     pub user: Option<Duration>,
@@ -82,6 +83,7 @@ impl Usage {
         let micros = |n: i64| number(n).map(Duration::from_micros);
         let blocks = |n: i64| number(n).map(|n| Bytes::new(n.saturating_mul(512)));
         Usage {
+            wall: micros(used.wall).unwrap_or_default(),
             user: micros(used.user),
             system: micros(used.system),
             max_rss: number(used.maxrss).map(Bytes::kib),

@@ -219,7 +219,9 @@ impl Child {
             (None, Init::Payload, Some((_, usage))) => Usage { max_rss: None, ..Usage::of(&Used::of(&usage)) },
             (None, ..) => Usage::default(),
         };
-        usage.wall = self.started.elapsed();
+        if usage.wall.is_zero() {
+            usage.wall = self.started.elapsed();
+        }
         self.add_group_usage(&mut usage);
         // a payload that exits before the signal arrives has done so by itself
         let killed = status.is_some_and(|status| status.signal() == Some(SIGKILL));

@@ -96,19 +96,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From now on.
-    pub fn start(limits: Limits, payload: i32, group: bool) -> Watch {
-        let now = if limits.wall | limits.cpu != 0 { now() } else { 0 };
+    /// From `started` on.
+    pub fn start(limits: Limits, payload: i32, started: u64, group: bool) -> Watch {
         let mut watch = Watch {
             limits,
-            wall_end: now.saturating_add(limits.wall),
+            wall_end: started.saturating_add(limits.wall),
             look: 0,
             meter: Meter::new(payload, group && limits.cpu != 0),
             kill_at: 0,
             cause: cause::NONE,
         };
         if limits.cpu != 0 {
-            watch.look = now + watch.meter.rest(limits.cpu);
+            watch.look = started + watch.meter.rest(limits.cpu);
         }
         watch
     }

@@ -36,6 +36,8 @@ pub struct Watched {
     devpts: i32,
     init: bool,
     limits: Limits,
+    /// When the payload was about to start.
+    started: u64,
     /// Whether a cgroup counts the CPU time.
     counted: bool,
     keep: u64,
@@ -65,12 +67,26 @@ impl Watched {
             false => -1,
         };
         let (devpts, keep, without) = (state.devpts, payload.keep, state.without);
-        Ok(Watched { host, signals, children, lock, proc, devpts, init, limits, counted, keep, without })
+        Ok(Watched {
+            host,
+            signals,
+            children,
+            lock,
+            proc,
+            devpts,
+            init,
+            limits,
+            started: limits::now(),
+            counted,
+            keep,
+            without,
+        })
     }
 
     /// Lets go of everything else, reports the start, and watches until the payload, the host or the handle is gone.
     pub fn watch(self, payload: i32) -> ! {
-        let Watched { host, signals, children, lock, proc, devpts, init, limits, counted, keep, without } = self;
+        let Watched { host, signals, children, lock, proc, devpts, init, limits, started, counted, keep, without } =
+            self;
         // Each copy lands above the fixed numbers first, lest it overwrite the next.
         let fixed =
             [(host, HOST), (signals, SIGNALS), (children, CHILDREN), (lock, LOCK), (proc, PROC), (devpts, DEVPTS)];
@@ -91,12 +107,12 @@ impl Watched {
         if let Ok((_, permitted, _)) = call::capget() {
             let _ = call::capset(permitted & (1 << CAP_KILL | 1 << CAP_SETUID | 1 << CAP_SETGID | keep), 0);
         }
-        let limits = Watch::start(limits, payload, counted);
+        let limits = Watch::start(limits, payload, started, counted);
         report(Report::Started { pid: payload }, &[]);
         // SAFETY: the only thread is here once: this function does not return.
         let entered = unsafe { Entered::new(DEVPTS, without) };
         let (cause, detached, terminated, frozen) = (cause::NONE, false, false, false);
-        let mut tree = Tree { payload, init, detached, cause, terminated, frozen, limits, entered };
+        let mut tree = Tree { payload, init, started, wall: 0, detached, cause, terminated, frozen, limits, entered };
         loop {
             tree.turn();
         }
@@ -106,6 +122,9 @@ impl Watched {
 struct Tree {
     payload: i32,
     init: bool,
+    started: u64,
+    /// How long it has run, when it has ended.
+    wall: u64,
     detached: bool,
     /// Why the payload is being ended, if it is.
     cause: u32,
@@ -284,6 +303,7 @@ impl Tree {
             _ => cause::NONE,
         };
         report(Report::Exited { status, cause }, &[]);
+        self.wall = limits::now().saturating_sub(self.started);
         self.end(if signal == 0 { status >> 8 & 0xff } else { 128 + signal });
     }
 
@@ -297,7 +317,7 @@ impl Tree {
             self.kill_descendants();
         }
         if let Ok(usage) = call::getrusage(RUSAGE_CHILDREN) {
-            report(Report::Used(Used::of(&usage)), &[]);
+            report(Report::Used(Used { wall: self.wall as i64, ..Used::of(&usage) }), &[]);
         }
         call::exit_group(code)
     }

@@ -325,7 +325,7 @@ fn the_host_dies_while_it_spawns() -> Fallible<()> {
     // what the host leaves behind becomes our child
     nix::sys::prctl::set_child_subreaper(true)?;
     let _reset = Subreaper;
-    for round in 0..40u64 {
+    for round in 0..20u64 {
         let mut host = std::process::Command::new(std::env::current_exe()?)
             .env("BELLJAR_TEST_HOST_DIES", "spawning")
             .stdout(std::process::Stdio::piped())
@@ -369,7 +369,7 @@ fn a_thread_that_reaps_everything() -> Fallible<()> {
             }
         });
         let mut all = || -> Fallible<()> {
-            for code in 0..100 {
+            for code in 0..40 {
                 assert_eq!(shim.status(&sh(&format!("exit {code}")))?.verdict, Verdict::Exited(code));
                 match payload.status(&sh(&format!("exit {code}")))? {
                     exit if exit.verdict == Verdict::StatusLost => lost += 1,

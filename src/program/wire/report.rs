@@ -52,6 +52,8 @@ pub enum Report<'a> {
 /// What processes have used, as getrusage(2) `RUSAGE_CHILDREN` counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Used {
+    /// From the payload's start to its end, in microseconds; 0 where nobody took the time.
+    pub wall: i64,
     /// User CPU time in microseconds.
     pub user: i64,
     /// System CPU time in microseconds.
@@ -73,6 +75,7 @@ impl Used {
     pub fn of(usage: &Rusage) -> Used {
         let micros = |t: [i64; 2]| t[0] * 1_000_000 + t[1];
         Used {
+            wall: 0,
             user: micros(usage.utime),
             system: micros(usage.stime),
             maxrss: usage.maxrss,
@@ -125,7 +128,7 @@ impl<'a> Report<'a> {
             Report::Moved => (4, 0, 0, &[]),
             Report::Answer { errno } => (8, 0, errno, &[]),
             Report::Used(u) => {
-                values[..7].copy_from_slice(&[u.user, u.system, u.maxrss, u.inblock, u.oublock, u.nvcsw, u.nivcsw]);
+                values = [u.wall, u.user, u.system, u.maxrss, u.inblock, u.oublock, u.nvcsw, u.nivcsw];
                 (5, 0, 0, &[])
             }
             Report::Given { what } => (20, what, 0, &[]),
@@ -154,8 +157,8 @@ impl<'a> Report<'a> {
             4 => Some(Report::Moved),
             8 => Some(Report::Answer { errno }),
             5 => {
-                let [user, system, maxrss, inblock, oublock, nvcsw, nivcsw, ..] = values;
-                Some(Report::Used(Used { user, system, maxrss, inblock, oublock, nvcsw, nivcsw }))
+                let [wall, user, system, maxrss, inblock, oublock, nvcsw, nivcsw] = values;
+                Some(Report::Used(Used { wall, user, system, maxrss, inblock, oublock, nvcsw, nivcsw }))
             }
             20 => Some(Report::Given { what: op }),
             _ => None,
