@@ -196,18 +196,21 @@ impl Sandbox {
 
     fn spawn_with(&self, command: &Command, defaults: Defaults) -> Result<Child> {
         let mut without = lacking();
+        let mut found = 0;
         loop {
             let Compiled { program, streams, kept } =
                 compile(&self.template, command, defaults, without, testing::fault())?;
             match launch(&program, without) {
                 Ok(running) => {
+                    // not again in this process; had it failed all the same, the cause would be another
+                    LACKING.fetch_or(found, Ordering::Relaxed);
                     let output_max = command.limits().output_max();
                     return Ok(Child::new(running, streams, kept, &self.template, output_max));
                 }
                 Err(error) => match lacks(&error, without) {
-                    // found out by trying: once more without it, and not again in this process
+                    // found out by trying: once more without it
                     Some(feature) => {
-                        LACKING.fetch_or(feature, Ordering::Relaxed);
+                        found |= feature;
                         without |= feature;
                     }
                     None => return Err(error),
