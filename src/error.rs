@@ -140,6 +140,7 @@ impl Error {
         error
     }
 
+    #[cfg(feature = "image")]
     pub(crate) fn flawed(flaw: Flaw) -> Error {
         let mut error = Error::new(ErrorKind::InvalidImage, "");
         error.0.flaw = Some(flaw);
