@@ -184,7 +184,7 @@ fn dropped_handles() -> Fallible<()> {
     let other = child.enter(&sh("exec sleep 63"))?;
     let detached = child.enter(&sh("exec sleep 64"))?;
     let sleepers =
-        || says(&child, "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done | grep -o '^sleep .*' | sort");
+        || says(&child, "for p in /proc/[0-9]*; do tr '\\0' ' ' 2>/dev/null <$p/cmdline; echo; done 2>/dev/null | grep -o '^sleep .*' | sort");
     let until = |wanted: &str| -> Fallible<()> {
         let start = Instant::now();
         loop {
