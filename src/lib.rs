@@ -24,6 +24,7 @@
 
 mod cgroup;
 mod child;
+mod enforce;
 mod error;
 mod flaw;
 mod handle;
@@ -55,6 +56,7 @@ pub use cgroup::{
 #[cfg(feature = "tokio")]
 pub use child::AsyncChild;
 pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Reply, Stream, Usage, Verdict};
+pub use enforce::{Enforce, Enforced, Enforcement, Protection};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use flaw::{Flaw, FlawKind};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
@@ -67,8 +69,8 @@ pub use pty::{Pty, PtySize};
 pub use rootfs::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals, RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{
-    Abi, Argument, Capabilities, Capability, Condition, Keyring, Rlimits, Seccomp, SeccompAction, SeccompProfile,
-    Security, UnknownCapability,
+    Abi, Argument, Capabilities, Capability, Condition, Keyring, Landlock, Profile, Rlimits, Seccomp, SeccompAction,
+    SeccompProfile, Security, UnknownCapability,
 };
 pub use socket::{Received, Socket, SocketKind, socketpair};
 pub use sys::path::FileKind;

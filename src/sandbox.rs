@@ -2,6 +2,7 @@
 
 use crate::cgroup::CgroupLimits;
 use crate::child::{Child, Exit, Output, Reply};
+use crate::enforce::Enforcement;
 use crate::error::{Error, Result};
 use crate::launch::{launch, prepare};
 use crate::mount::{Mount, Mounts};
@@ -60,9 +61,9 @@ impl SandboxBuilder {
         self
     }
 
-    /// What the payload may do; nothing unless set.
-    pub fn security(mut self, security: Security) -> Self {
-        self.spec.security = security;
+    /// What the payload may do: a [`Security`], or a [`Profile`](crate::Profile); `Profile::Plugin` unless set.
+    pub fn security(mut self, security: impl Into<Security>) -> Self {
+        self.spec.security = security.into();
         self
     }
 
@@ -161,7 +162,14 @@ impl Sandbox {
     pub fn changes(&self) -> Result<Changes> {
         let lacking = lacking();
         let by_call = lacking & without::OPENAT2 == 0;
-        self.template.root.changes(self.template.source(lacking), self.template.ranges(), by_call)
+        let ids = self.template.ids.as_ref();
+        self.template.root.changes(self.template.source(ids, lacking), Template::ranges(ids), by_call)
+    }
+
+    /// What protects the sandboxes that are spawned from this: each protection, whether it is required,
+    /// whether it holds. What only a launch finds out is in [`Child::enforcement`].
+    pub fn enforcement(&self) -> &Enforcement {
+        &self.template.enforcement
     }
 
     /// Runs a function of this program in the sandbox, in a process of its own, and waits for its

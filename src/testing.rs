@@ -26,3 +26,8 @@ pub(crate) fn disabled() -> u32 {
 pub(crate) fn fault() -> Option<u32> {
     Some(FAULT.load(Ordering::Relaxed)).filter(|index| *index != u32::MAX)
 }
+
+/// The version of Landlock that this kernel has switched on, 0 for none.
+pub fn landlock_version() -> u32 {
+    crate::sys::kernel::call::landlock_version()
+}

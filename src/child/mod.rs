@@ -26,9 +26,10 @@ pub(crate) use verdict::Evidence;
 pub use verdict::Verdict;
 
 use crate::cgroup::Group;
+use crate::enforce::Enforcement;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Running;
-use crate::plan::Template;
+use crate::plan::{Template, report};
 use crate::process::{Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::pty::Pty;
@@ -138,6 +139,15 @@ impl Child {
     /// signals to the payload, or the payload itself under [`Init::Payload`].
     pub fn id(&self) -> u32 {
         self.pid as u32
+    }
+
+    /// What protects this sandbox: each protection, whether it is required, whether it holds, and why not;
+    /// with what the launch has found missing ([`notes`](Child::notes)).
+    pub fn enforcement(&self) -> Enforcement {
+        let mut report = self.template.enforcement.clone();
+        let found = self.notes.iter().filter(|note| !self.template.groups.notes.contains(note));
+        report::notes(found, &mut report);
+        report
     }
 
     /// What the specification asked for at best and this host could not give, in words.

@@ -3,6 +3,7 @@
 pub(crate) mod cgroups;
 pub(crate) mod doctor;
 mod mountinfo;
+pub(crate) mod sockets;
 mod subid;
 
 pub use doctor::{Doctor, Finding, Outcome, doctor};

@@ -77,6 +77,45 @@ impl Mounts {
         targets
     }
 
+    /// Whether a directory of the host is bound, in which there could be sockets.
+    pub(crate) fn binds_directories(&self) -> bool {
+        let directory = |source: &Path| std::fs::metadata(source).is_ok_and(|found| found.is_dir());
+        self.0.iter().any(|mount| matches!(&mount.kind, Kind::Bind { source, socket: false } if directory(source)))
+    }
+
+    /// Refuses binds that expose one of these sockets of the host, unless by [`Mount::socket`].
+    pub(crate) fn check_sockets(&self, sockets: &[PathBuf]) -> Result<()> {
+        for mount in &self.0 {
+            let Kind::Bind { source, socket: false } = &mount.kind else { continue };
+            let Ok(plain) = std::fs::canonicalize(source) else { continue };
+            // a later mount may lie over it
+            let hidden = |socket: &Path| {
+                let inside = socket.strip_prefix(&plain).map(|rest| mount.target.join(rest));
+                inside.is_ok_and(|inside| {
+                    let later = self.0.iter().skip_while(|one| !std::ptr::eq(*one, mount)).skip(1);
+                    later.filter(|one| !matches!(one.kind, Kind::ReadOnly)).any(|one| inside.starts_with(&one.target))
+                })
+            };
+            let exposed = sockets.iter().filter(|path| **path != plain && path.starts_with(&plain) && !hidden(path));
+            let exposed: Vec<_> = exposed.map(|path| path.display().to_string()).collect();
+            if let Some(first) = exposed.first() {
+                let more = if exposed.len() > 1 { format!(" and {} more", exposed.len() - 1) } else { String::new() };
+                return Err(Error::new(
+                    ErrorKind::InvalidSpec,
+                    format!(
+                        "the bind of {} on {} exposes the socket {first}{more}",
+                        source.display(),
+                        mount.target.display()
+                    ),
+                )
+                .with_hint(
+                    "a directory without sockets, Mount::mask over them, or Mount::socket(directory, target), if the payload may talk to what listens there: a read-only bind does not prevent it",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn lower(&self, context: Context, builder: &mut Builder) -> Result<()> {
         self.0.iter().try_for_each(|mount| mount.lower(context, builder))
     }

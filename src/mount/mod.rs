@@ -1,9 +1,11 @@
 //! The mount plan: what is mounted where in the new root, in order.
 
 mod lower;
+mod rights;
 mod standard;
 
 pub(crate) use lower::Context;
+pub(crate) use rights::Right;
 
 use crate::units::Bytes;
 use std::path::{Path, PathBuf};
@@ -88,12 +90,14 @@ impl Mount {
     /// is taken from the working directory of `build`.
     ///
     /// A UNIX socket is refused here: connecting needs no write access, so a read-only
-    /// bind would not protect what listens on it. See [`socket`](Mount::socket).
+    /// bind would not protect what listens on it. See [`socket`](Mount::socket). So is a directory below which
+    /// there is one at spawn, as far as `/proc/net/unix` tells: not those that are bound later, by a relative path,
+    /// or in other network namespaces.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Mount {
         Mount::new(Kind::Bind { source: source.into(), socket: false }, target)
     }
 
-    /// A UNIX socket of the host: the payload may talk to what listens on it.
+    /// A UNIX socket of the host, or a directory with some: the payload may talk to what listens there.
     pub fn socket(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Mount {
         Mount::new(Kind::Bind { source: source.into(), socket: true }, target)
     }

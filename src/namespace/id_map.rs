@@ -8,10 +8,10 @@ const MAX_EXTENTS: usize = 340;
 /// Written at once, in less than a page (`map_write`).
 const MAX_TEXT: usize = 4095;
 /// What a plain block has: as many ids as 16 bits name.
-const BLOCK: u32 = 65536;
+pub(super) const BLOCK: u32 = 65536;
 /// Where root's blocks begin: no distribution's useradd and no systemd allocation
 /// goes there (systemd's "Users, Groups, UIDs and GIDs": 1879048192 to 2147352575 are unused).
-const BLOCK_BASE: u32 = 0x7000_0000;
+pub(super) const BLOCK_BASE: u32 = 0x7000_0000;
 
 /// A run of ids: `inside..inside + count` stand for `outside..outside + count` of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub struct IdMap {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Automatic,
+    Distinct,
     Caller { uid: u32, gid: u32 },
     Subordinate,
     Ranges { uids: Vec<IdRange>, gids: Vec<IdRange> },
@@ -51,6 +52,16 @@ impl IdMap {
     /// As an ordinary user: [`caller`](IdMap::caller).
     pub fn automatic() -> IdMap {
         IdMap { kind: Kind::Automatic, allow_host_root: false }
+    }
+
+    /// As root: ids 0 to 65535 are a block of the host that no other running sandbox has, so that what the
+    /// kernel counts by user (keys, inotify, message queues) is counted by sandbox. 4094 at a time, between 1879113728 and
+    /// 2147352575; leased by a lock on `/run/belljar-ids` that ends with the sandbox, also when the host process is killed.
+    ///
+    /// Not for roots with [`Upper::Persist`](crate::Upper::Persist), nor for binds that the payload is to write: another
+    /// spawn has other ids. Not the default for that reason.
+    pub fn distinct() -> IdMap {
+        IdMap { kind: Kind::Distinct, allow_host_root: false }
     }
 
     /// One id each: root inside is the caller outside. Needs no privilege and no helper;
@@ -92,14 +103,23 @@ impl IdMap {
             gids: vec![IdRange { inside: gid, outside: outside_gid, count: 1 }],
             deny_setgroups: true,
             helper: false,
+            distinct: false,
         };
         let resolved = match &self.kind {
-            Kind::Automatic if host.may_map => Resolved {
+            Kind::Automatic | Kind::Distinct if host.may_map => Resolved {
                 uids: vec![block(&host.uids)],
                 gids: vec![block(&host.gids)],
                 deny_setgroups: false,
                 helper: false,
+                distinct: self.kind == Kind::Distinct,
             },
+            Kind::Distinct => {
+                defects.push(Defect::new(
+                    "only root has ids to give a sandbox a block of its own",
+                    "IdMap::automatic(), or IdMap::subordinate()",
+                ));
+                own(host.uid, host.gid, 0, 0)
+            }
             Kind::Automatic => own(host.uid, host.gid, 0, 0),
             Kind::Caller { uid, gid } => own(host.uid, host.gid, *uid, *gid),
             Kind::Subordinate => Resolved {
@@ -107,6 +127,7 @@ impl IdMap {
                 gids: granted("/etc/subgid", host.uid, host.gid, defects),
                 deny_setgroups: false,
                 helper: !host.may_map,
+                distinct: false,
             },
             Kind::Ranges { uids, gids } => {
                 let single = |ranges: &[IdRange], id| matches!(ranges, [one] if one.count == 1 && one.outside == id);
@@ -116,9 +137,16 @@ impl IdMap {
                     gids: gids.clone(),
                     deny_setgroups: alone,
                     helper: !host.may_map && !alone,
+                    distinct: false,
                 }
             }
         };
+        if resolved.distinct && resolved.uids.iter().chain(&resolved.gids).any(|range| range.outside != BLOCK_BASE) {
+            defects.push(Defect::new(
+                "this user namespace does not have the ids from 1879048192 on, from which distinct blocks are taken",
+                "IdMap::automatic(), or IdMap::ranges of the ids that there are",
+            ));
+        }
         check("uid", &resolved.uids, defects);
         check("gid", &resolved.gids, defects);
         let host_root = resolved.uids.iter().chain(&resolved.gids).any(|range| range.outside == 0);
@@ -139,6 +167,8 @@ pub(crate) struct Resolved {
     pub gids: Vec<IdRange>,
     pub deny_setgroups: bool,
     pub helper: bool,
+    /// Each spawn leases a block of its own.
+    pub distinct: bool,
 }
 
 impl Resolved {

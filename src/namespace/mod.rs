@@ -3,10 +3,12 @@
 //! cannot be without one. What a new namespace needs to know is part of its `New`.
 
 mod id_map;
+mod lease;
 mod lower;
 
 pub use id_map::{IdMap, IdRange};
 pub(crate) use id_map::{Resolved, contains as id_exists};
+pub(crate) use lease::Lease;
 pub(crate) use lower::MountNamespace;
 
 use crate::handle::{Namespace, NamespaceKind};

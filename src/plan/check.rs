@@ -1,15 +1,16 @@
 //! Checking a whole specification.
 
 use crate::cgroup::{CgroupLimits, Places};
+use crate::enforce::Enforcement;
 use crate::error::{Defect, Error, Result};
 use crate::host::Host;
 use crate::host::cgroups::{Hierarchy, visible};
-use crate::mount::{Context, Mounts};
+use crate::mount::{Context, Mounts, Right};
 use crate::namespace::{Namespaces, Pid, Resolved, User, Uts};
 use crate::process::Init;
 use crate::program::op::without;
 use crate::rootfs::{Ranges, RootFs, Source};
-use crate::security::{Confinement, Security};
+use crate::security::{Confinement, Place, Security, Surroundings};
 
 /// What the builder has been told.
 #[derive(Clone, Debug)]
@@ -46,18 +47,21 @@ pub(crate) struct Template {
     /// Where its control groups are made.
     pub groups: Places,
     pub init: Init,
+    /// What all of this protects.
+    pub enforcement: Enforcement,
 }
 
 impl Template {
     /// Checks everything and reports all defects together.
     pub fn new(spec: Spec) -> Result<Template> {
-        let Spec { namespaces, mut root, mounts, extra, security, limits, init } = spec;
         let host = Host::probe();
-        let mut defects = Vec::new();
-        let ids = match &namespaces.user {
+        let (mut defects, mut report) = (Vec::new(), Enforcement::default());
+        let ids = match &spec.namespaces.user {
             User::New(map) => Some(map.resolve(&host, &mut defects)),
             User::Join(_) | User::Inherit => None,
         };
+        super::report::namespaces(&spec, ids.as_ref(), &mut report);
+        let Spec { namespaces, mut root, mounts, extra, security, limits, init } = spec;
         // a root that is not the sandbox's own comes with its mounts
         let own_root = root.is_new();
         let mut mounts = mounts.unwrap_or_else(|| if own_root { Mounts::standard() } else { Mounts::none() });
@@ -71,11 +75,22 @@ impl Template {
             ));
         }
         root.check(&mut defects);
-        let confinement = security.compile(&mut defects);
+        super::report::files(&root, &mounts, &mut report);
+        let around = surroundings(&namespaces, &root, &mounts, &security);
+        let confinement = security.compile(&around, &mut report, &mut defects);
+        super::report::init(init, &mut report);
         limits.check(&mut defects);
         let groups = Places::default();
-        let mut template = Template { host, namespaces, ids, root, mounts, security, confinement, groups, init };
+        let enforcement = report;
+        let mut template =
+            Template { host, namespaces, ids, root, mounts, security, confinement, groups, init, enforcement };
         template.mounts.check(template.context(0), &mut defects);
+        if template.root.persists() && template.ids.as_ref().is_some_and(|ids| ids.distinct) {
+            defects.push(Defect::new(
+                "a persistent upper belongs to ids that the next sandbox does not have",
+                "IdMap::automatic(), or a discarded upper",
+            ));
+        }
         template.check_names(&mut defects);
         if !defects.is_empty() {
             return Err(Error::spec(defects));
@@ -83,6 +98,7 @@ impl Template {
         // without a pid namespace that ends with its init, the group is what ends the tree
         let tree = !matches!(template.namespaces.pid, Pid::New);
         template.groups = Places::new(&limits, &hierarchies(), tree)?;
+        super::report::notes(&template.groups.notes, &mut template.enforcement);
         Ok(template)
     }
 
@@ -109,13 +125,13 @@ impl Template {
     }
 
     /// The id map, as first inside, first outside, count.
-    pub fn ranges(&self) -> Option<(Ranges, Ranges)> {
+    pub fn ranges(ids: Option<&Resolved>) -> Option<(Ranges, Ranges)> {
         let triples =
             |ranges: &[crate::namespace::IdRange]| ranges.iter().map(|r| (r.inside, r.outside, r.count)).collect();
-        self.ids.as_ref().map(|ids| (triples(&ids.uids), triples(&ids.gids)))
+        ids.map(|ids| (triples(&ids.uids), triples(&ids.gids)))
     }
 
-    pub fn source(&self, without: u32) -> Source {
+    pub fn source(&self, ids: Option<&Resolved>, without: u32) -> Source {
         let by_parent = self.by_parent(without);
         let outside = |ranges: &[crate::namespace::IdRange]| {
             let id = Resolved::setup_id(ranges);
@@ -126,7 +142,32 @@ impl Template {
             by_parent,
             idmap: by_parent && without & without::IDMAPPED == 0,
             userxattr: !(matches!(self.namespaces.user, User::Inherit) && initial && self.host.may_mount),
-            owner: self.ids.as_ref().and_then(|ids| Some((outside(&ids.uids)?, outside(&ids.gids)?))),
+            owner: ids.and_then(|ids| Some((outside(&ids.uids)?, outside(&ids.gids)?))),
         }
+    }
+}
+
+/// What a Landlock domain mirrors.
+pub(super) fn surroundings(
+    namespaces: &Namespaces,
+    root: &RootFs,
+    mounts: &Mounts,
+    security: &Security,
+) -> Surroundings {
+    let place = |right| match right {
+        Right::Write => Place::Writable,
+        Right::WriteFiles => Place::Files,
+        Right::Devices => Place::Devices,
+        Right::WriteAndDevices => Place::WritableDevices,
+    };
+    let without = crate::testing::disabled() & without::LANDLOCK != 0;
+    Surroundings {
+        abi: if without { 0 } else { crate::sys::kernel::call::landlock_version() },
+        own_mounts: root.is_new(),
+        root_writable: root.is_writable(),
+        places: mounts.rights().into_iter().map(|(path, right)| (path, place(right))).collect(),
+        may_mount: security.may_mount(),
+        own_network: matches!(namespaces.net, crate::namespace::Net::New),
+        own_pids: matches!(namespaces.pid, Pid::New),
     }
 }

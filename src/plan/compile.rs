@@ -1,9 +1,12 @@
 //! Putting the domains' ops in order.
 
-use super::check::Template;
+use super::check::{Template, surroundings};
+use crate::enforce::Enforcement;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Fd;
-use crate::namespace::{MountNamespace, Resolved, User, id_exists};
+use crate::host::sockets;
+use crate::id::c_path;
+use crate::namespace::{Lease, MountNamespace, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
 use crate::program::{Builder, Op, Program};
 use crate::rootfs::{Base, Kept, Target};
@@ -25,9 +28,12 @@ pub(crate) fn compile(
     without: u32,
     fault: Option<u32>,
 ) -> Result<Compiled> {
-    let Template { host, namespaces, ids, root, mounts, security, confinement, groups, init } = template;
+    let Template { host, namespaces, ids, root, mounts, security, confinement, groups, init, .. } = template;
     let payload_ids = check(template, command)?;
     let mut builder = Builder::new();
+    let lease = ids.as_ref().filter(|ids| ids.distinct).map(|_| Lease::take()).transpose()?;
+    let leased = lease.as_ref().zip(ids.as_ref()).map(|(lease, ids)| lease.shift(ids));
+    let ids = leased.as_ref().or(ids.as_ref());
     let mount_namespace = match &root.base {
         Base::Inherit => MountNamespace::Inherit,
         Base::Join(namespace) => MountNamespace::Join(namespace),
@@ -37,14 +43,23 @@ pub(crate) fn compile(
     command.limits().lower_source(counted.as_deref(), &mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();
-    namespaces.lower(host, ids.as_ref(), &mount_namespace, !stay, keep, &mut builder)?;
+    namespaces.lower(host, ids, &mount_namespace, !stay, keep, &mut builder)?;
+    let host_root = matches!(root.base, Base::Host);
+    let sockets = if host_root || mounts.binds_directories() { sockets::bound() } else { Vec::new() };
+    mounts.check_sockets(&sockets)?;
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
-    let kept = root.lower(template.source(without), &targets, &mut builder)?.with_ids(template.ranges());
+    let mut kept = root.lower(template.source(ids, without), &targets, &mut builder)?.with_ids(Template::ranges(ids));
+    // a persistent upper, which has a lock of its own, goes with no lease of ids
+    kept.lock = kept.lock.or(lease.map(|lease| lease.lock));
     // sysfs shows the network namespace in which it is mounted
     let early = mounts.uses_network();
     if early {
         namespaces.lower_network(&mut builder);
+    }
+    if host_root {
+        // what listens on the host is not part of its files
+        sockets.iter().for_each(|socket| builder.op(Op::Mask { path: &c_path(socket) }));
     }
     mounts.lower(template.context(without), &mut builder)?;
     root.lower_end(&mut builder);
@@ -88,7 +103,8 @@ pub(crate) fn compile_entry(
     let mut defects = Vec::new();
     let tighter = tighter.map(|security| {
         payload_ids.capabilities &= security.capabilities.bits();
-        security.compile(&mut defects)
+        let around = surroundings(&template.namespaces, &template.root, &template.mounts, security);
+        security.compile(&around, &mut Enforcement::default(), &mut defects)
     });
     if !defects.is_empty() {
         return Err(Error::spec(defects));

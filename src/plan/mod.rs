@@ -5,6 +5,7 @@
 mod check;
 mod compile;
 pub(crate) mod remedy;
+pub(crate) mod report;
 
 pub(crate) use check::{Spec, Template};
 pub(crate) use compile::{Compiled, compile, compile_entry};

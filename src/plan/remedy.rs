@@ -161,6 +161,10 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Keyring { .. }, Errno::EPERM | Errno::ENOSYS) => {
             say(NotSupported, "a kernel with CONFIG_KEYS and a host that lets keyctl pass, or Keyring::Inherit")
         }
+        (Op::Landlock { .. }, Errno::E2BIG) => {
+            say(LimitReached, "fewer nested domains: the kernel allows 16 (Landlock::none())")
+        }
+        (Op::Landlock { .. }, _) => say(NotSupported, "Landlock::none()"),
         (Op::Seccomp { .. }, Errno::EINVAL | Errno::ENOSYS) => {
             say(NotSupported, "a kernel with CONFIG_SECCOMP_FILTER, or, knowing this, Seccomp::Unconfined")
         }

@@ -75,6 +75,7 @@ impl Op<'_> {
             Op::Seccomp { .. } => "seccomp",
             Op::Rlimits { .. } => "rlimits",
             Op::Keyring { .. } => "keyring",
+            Op::Landlock { .. } => "landlock",
             Op::WorkingDirectory { .. } => "working-directory",
             Op::Exec { .. } => "exec",
         }
@@ -292,6 +293,10 @@ impl Display for Op<'_> {
             Op::Keyring { required } => {
                 write!(f, "new session keyring{}", if required == 0 { ", or none that can be reached" } else { "" })
             }
+            Op::Landlock { files, ports, scopes, rules } => {
+                write!(f, "enter a Landlock domain: files {files:#x}, ports {ports:#x}, scopes {scopes:#x}")?;
+                landlock_rules(rules, f)
+            }
             Op::WorkingDirectory { path } => write!(f, "working directory {}", show(path)),
             Op::Exec { candidates, argv, envp } => {
                 write!(f, "execute {}", Listed(candidates, " or "))?;
@@ -299,6 +304,20 @@ impl Display for Op<'_> {
             }
         }
     }
+}
+
+fn landlock_rules(mut rules: &[u8], f: &mut Formatter<'_>) -> fmt::Result {
+    let word = |at: &[u8]| at.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+    while let Some((head, rest)) = rules.split_at_checked(16) {
+        let (access, kind, length) = (word(&head[..8]), word(&head[8..12]), word(&head[12..]) as usize);
+        let Some((bytes, rest)) = rest.split_at_checked(length) else { break };
+        match kind {
+            1 => write!(f, "; {access:#x} on {}", String::from_utf8_lossy(bytes).trim_end_matches('\0'))?,
+            _ => write!(f, "; {access:#x} for port {}", word(bytes))?,
+        }
+        rules = rest;
+    }
+    Ok(())
 }
 
 /// The name of a resource limit (<asm-generic/resource.h>).

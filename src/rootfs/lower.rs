@@ -121,6 +121,16 @@ impl RootFs {
         !matches!(self.base, Base::Inherit | Base::Join(_))
     }
 
+    /// Whether the payload can write to it.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.is_new() && !matches!((&self.base, self.effective_upper()), (Base::Host, _) | (_, Upper::None))
+    }
+
+    /// Whether what is written stays.
+    pub(crate) fn persists(&self) -> bool {
+        matches!(self.effective_upper(), Upper::Persist(_))
+    }
+
     /// Appends the ops up to the new root, not yet pivoted into.
     pub(crate) fn lower(&self, source: Source, targets: &[Target<'_>], builder: &mut Builder) -> Result<Kept> {
         const SET: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;

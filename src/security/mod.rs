@@ -1,13 +1,19 @@
 //! What the payload may do, whatever it is: capabilities, new privileges, system calls.
 
 mod capabilities;
+mod landlock;
+mod profile;
 mod rlimits;
 mod seccomp;
 
 pub use capabilities::{Capabilities, Capability, UnknownCapability};
+pub use landlock::Landlock;
+pub(crate) use landlock::{Place, Surroundings};
+pub use profile::Profile;
 pub use rlimits::Rlimits;
 pub use seccomp::{Abi, Argument, Condition, Seccomp, SeccompAction, SeccompProfile};
 
+use crate::enforce::{Enforce, Enforced, Enforcement};
 use crate::error::Defect;
 use crate::program::{Builder, Op};
 use std::sync::Arc;
@@ -22,6 +28,7 @@ pub struct Security {
     allow_nested_namespaces: bool,
     rlimits: Rlimits,
     keyring: Keyring,
+    landlock: Landlock,
 }
 
 impl Security {
@@ -77,13 +84,49 @@ impl Security {
         self
     }
 
+    /// The Landlock domain; [`Landlock::standard`] unless set.
+    pub fn landlock(mut self, landlock: Landlock) -> Self {
+        self.landlock = landlock;
+        self
+    }
+
+    /// Whether the payload may mount, by itself or in a user namespace of its own.
+    pub(crate) fn may_mount(&self) -> bool {
+        self.allow_nested_namespaces || self.capabilities.contains(Capability::SysAdmin)
+    }
+
     /// Turns names into what the kernel takes.
-    pub(crate) fn compile(&self, defects: &mut Vec<Defect>) -> Confinement {
+    pub(crate) fn compile(
+        &self,
+        around: &Surroundings,
+        report: &mut Enforcement,
+        defects: &mut Vec<Defect>,
+    ) -> Confinement {
+        let none = self.capabilities == Capabilities::none();
+        report.required("capabilities", none, format!("{} in all five sets", self.capabilities));
+        report.required("no-new-privileges", !self.allow_new_privileges, "set-uid programs and file capabilities");
+        let (holds, what) = self.seccomp.describe();
+        report.required("seccomp", holds, what);
+        report.required("native-abi", self.abi == Abi::Native && holds, "a call by another ABI kills the process");
+        let nested = self.may_mount() || !holds;
+        report.required("nested-namespaces", !nested, "clone, unshare and setns into namespaces are refused");
+        report.required("rlimits", self.rlimits != Rlimits::inherited(), self.rlimits.to_string());
+        let landlock = self.landlock.compile(around, report, defects);
         let filter = self.seccomp.compile(self.capabilities, self.abi, self.allow_nested_namespaces, defects);
         // keyrings count against a quota of the user's (200, keyrings(7)): without a new one, the filter has to stand
         let keyctl = filter.as_ref().is_none_or(|_| self.seccomp.allows_keyctl());
+        let (enforce, keys) = if keyctl {
+            (Enforce::Required, "a session keyring of its own")
+        } else {
+            (Enforce::BestEffort, "a session keyring of its own where the user's quota allows; keyctl is refused")
+        };
+        match self.keyring {
+            Keyring::New => report.push("keyring", enforce, Enforced::Yes, keys),
+            Keyring::Inherit => report.required("keyring", false, "the caller's session keyring"),
+        }
         Confinement {
             filter,
+            landlock,
             no_new_privileges: !self.allow_new_privileges,
             rlimits: self.rlimits.bytes(),
             keyring: matches!(self.keyring, Keyring::New).then_some(keyctl),
@@ -107,6 +150,7 @@ pub enum Keyring {
 #[derive(Debug)]
 pub(crate) struct Confinement {
     filter: Option<Arc<[u8]>>,
+    landlock: landlock::Domain,
     no_new_privileges: bool,
     rlimits: Vec<u8>,
     /// A new session keyring, and whether there is nothing else.
@@ -151,6 +195,7 @@ impl Confinement {
     }
 
     fn install(&self, builder: &mut Builder) {
+        self.landlock.lower(builder);
         if let Some(filter) = &self.filter {
             builder.op(Op::Seccomp { filter });
         }

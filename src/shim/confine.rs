@@ -1,8 +1,10 @@
 //! What binds the payload's process from inside: resource limits, keyring, the filter of system calls.
 
 use crate::limits;
+use crate::state::State;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
+use core::ffi::CStr;
 
 /// Installs a filter. What has to be done before the payload is executed is done by now, or allowed by it.
 pub fn seccomp(filter: &[u8]) -> Result<()> {
@@ -32,4 +34,49 @@ pub fn keyring(required: bool) -> Result<()> {
         Err(Errno::EDQUOT | Errno::EPERM | Errno::ENOSYS) if !required => Ok(()),
         answer => answer.map(drop),
     }
+}
+
+/// Enters a Landlock domain. Its paths are opened here, in the payload's own root. What is not there can be
+/// left out: a rule only ever adds rights.
+pub fn landlock(state: &State, handled: [u64; 3], mut rules: &[u8]) -> Result<()> {
+    let domain = call::landlock_create_ruleset(&handled)?;
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, b| n << 8 | *b as u64);
+    while let Some((head, rest)) = rules.split_at_checked(16) {
+        let (access, kind) = (word(&head[..8]), word(&head[8..12]) as u32);
+        let (bytes, rest) = rest.split_at_checked(word(&head[12..]) as usize).ok_or(Errno::EPROTO)?;
+        match kind {
+            LANDLOCK_RULE_PATH_BENEATH => {
+                let path = CStr::from_bytes_with_nul(bytes).map_err(|_| Errno::EPROTO)?;
+                match call::openat(AT_FDCWD, path, O_PATH | O_CLOEXEC, 0) {
+                    Ok(fd) => {
+                        beneath(domain, fd, access)?;
+                        call::close(fd)?;
+                    }
+                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            _ => drop(call::landlock_add_port(domain, access, word(bytes))?),
+        }
+        rules = rest;
+    }
+    if handled[0] != 0 {
+        // what the host gives by descriptor it gives: a stream can be opened anew as /dev/stdout, a directory
+        // be read, but not be left by its `..`
+        for fd in (0..=state.highest).chain([state.image]) {
+            match beneath(domain, fd, handled[0]) {
+                Err(Errno::EBADF | Errno::EBADFD) => {} // pipes and sockets need no rule
+                answer => answer?,
+            }
+        }
+    }
+    call::landlock_restrict_self(domain)?;
+    call::close(domain).map(drop)
+}
+
+/// Rights on what a descriptor names, and all below it.
+fn beneath(domain: i32, fd: i32, access: u64) -> Result<()> {
+    let kind = call::fstat(fd)?.kind();
+    let access = if kind == S_IFDIR { access } else { access & LANDLOCK_ACCESS_FILE };
+    if access != 0 { call::landlock_add_path(domain, access, fd).map(drop) } else { Ok(()) }
 }

@@ -65,6 +65,7 @@ pub fn place(state: &mut State, streams: [Slot; 3], others: &[u8], keep: Slot) -
     }
     for (number, fd) in places.all() {
         call::dup3(*fd, *number, 0)?;
+        state.highest = state.highest.max(*number);
     }
     close_others(&mut places, [control, state.image])
 }

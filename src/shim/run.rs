@@ -165,6 +165,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Seccomp { filter } => confine::seccomp(filter),
         Op::Rlimits { limits } => confine::rlimits(limits),
         Op::Keyring { required } => confine::keyring(required != 0),
+        Op::Landlock { files, ports, scopes, rules } => confine::landlock(state, [files, ports, scopes], rules),
         Op::WorkingDirectory { path } => payload::working_directory(state, path),
         Op::Exec { candidates, argv, envp } => payload::exec(state, candidates, argv, envp),
     }

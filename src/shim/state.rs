@@ -87,6 +87,8 @@ pub struct State {
     pub limits: Limits,
     /// The program to execute, where it is no path; -1 for one that is.
     pub image: i32,
+    /// The highest number of the payload's descriptors.
+    pub highest: i32,
     /// What the kernel said of the last failure.
     pub message: Message,
 }
@@ -112,6 +114,7 @@ impl State {
             meter: -1,
             limits: Limits::default(),
             image: -1,
+            highest: 2,
             message: Message::new(),
         }
     }

@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::files_planted_setuid", USER, planted_setuid),
         Test::new("attacks::files_overlay_attributes", OVERLAY, overlay_attributes),
         Test::new("attacks::files_socket_in_a_bind", USER, socket_in_a_bind),
+        Test::new("attacks::files_sockets_of_the_host_root", USER, sockets_of_the_host_root),
         Test::new("attacks::files_disk_and_inodes", USER, disk_and_inodes),
     ]
 }
@@ -96,8 +97,10 @@ fn target_swapped() -> Fallible<()> {
         std::fs::create_dir(shared.path().join(dir))?;
     }
     let host = |path: &std::path::Path| -> Fallible<String> {
+        // others of this machine may mount meanwhile, but not there
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        Ok(format!("{mounts}{:?}", std::fs::read_dir(path)?.count()))
+        let there = |line: &&str| [path, shared.path()].iter().any(|dir| line.contains(&dir.display().to_string()));
+        Ok(format!("{:?} {:?}", mounts.lines().filter(there).collect::<Vec<_>>(), std::fs::read_dir(path)?.count()))
     };
     let before = host(outside.path())?;
     while_swapping(shared.path(), outside.path(), || {
@@ -213,7 +216,12 @@ fn host_tree_is_untouched() -> Fallible<()> {
 }
 
 fn propagation() -> Fallible<()> {
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo");
+    // where the payloads mount
+    let mounts = || -> Fallible<usize> {
+        let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let points = text.lines().filter_map(|line| line.split(' ').nth(4));
+        Ok(points.filter(|point| ["/tmp", "/dev/shm", "/var", "/usr"].contains(point)).count())
+    };
     let before = mounts()?;
     let keep = Security::new().capabilities(Capabilities::keep([Capability::SysAdmin]));
     let seen = with(keep.clone(), &["mount=/tmp", "mount=/dev/shm"])?;
@@ -269,9 +277,9 @@ fn device_nodes() -> Fallible<()> {
     expect(
         &seen,
         &[
-            ("mknod=/tmp/a", "EPERM"),
-            ("mknod=/bind/b", "EPERM"),
-            ("mknod-block=/tmp/c", "EPERM"),
+            ("mknod=/tmp/a", "EPERM|EACCES"),
+            ("mknod=/bind/b", "EPERM|EACCES"),
+            ("mknod-block=/tmp/c", "EPERM|EACCES"),
             ("open-read=/bind/null", "EACCES|ENOENT"),
         ],
     );
@@ -332,6 +340,41 @@ fn socket_in_a_bind() -> Fallible<()> {
     // control: asked for by its name it is there
     let sandbox = bare().mount(Mount::socket(&path, "/s")).build()?;
     expect(&attack(&sandbox, &["connect=/s"])?, &[("connect=/s", "ok")]);
+    // below a directory, also by way of a link
+    let (link, inner) = (TempDir::new()?, TempDir::new()?);
+    symlink(dir.path(), link.path().join("link"))?;
+    let via = dir.path().parent().ok_or("no parent")?;
+    for source in [dir.path(), &link.path().join("link"), via] {
+        let error = refused(bare().mount(Mount::bind(source, "/d").read_only()).build()?.spawn(&payload(&[])))?;
+        assert_kind(&error, belljar::ErrorKind::InvalidSpec);
+        assert!(error.to_string().contains("exposes the socket"), "{error}");
+    }
+    let sandbox = bare().mount(Mount::socket(dir.path(), "/d")).build()?;
+    expect(&attack(&sandbox, &["connect=/d/s"])?, &[("connect=/d/s", "ok")]);
+    // nothing is exposed where something lies over it, or elsewhere
+    let sandbox = bare().mount(Mount::bind(dir.path(), "/d").read_only()).mount(Mount::mask("/d/s")).build()?;
+    expect(&attack(&sandbox, &["connect=/d/s"])?, &[("connect=/d/s", "ECONNREFUSED|EACCES")]);
+    assert!(bare().mount(Mount::bind(inner.path(), "/d")).build()?.spawn(&payload(&[])).is_ok());
+    Ok(())
+}
+
+/// The host's own root holds what listens on the host: the bus of a user's session runs programs outside.
+fn sockets_of_the_host_root() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    let path = dir.path().join("s");
+    let _listener = std::os::unix::net::UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
+    let (_payload, file) = payload_file()?;
+    let connect = format!("connect={}", path.display());
+    let open = format!("open-read={}", path.display());
+    // without the plan's tmpfs on /tmp
+    let mounts = belljar::Mounts::none().mount(Mount::proc("/proc"));
+    let sandbox = host().mounts(mounts).build()?;
+    let output = sandbox.output(Command::new(&file).args([connect.as_str(), &open]))?;
+    expect(&parse(&text(&output))?, &[(connect.as_str(), "ECONNREFUSED|EACCES"), (open.as_str(), "EACCES|ENXIO|ok")]);
+    // control
+    expect(&outside(&[&connect])?, &[(connect.as_str(), "ok")]);
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 mod before_exec;
 mod files;
 pub mod kernel_interfaces;
+mod landlock;
 mod resources;
 
 use crate::common::*;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 const PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/attack.elf"));
 
 pub fn tests() -> Vec<Test> {
-    [before_exec::tests(), files::tests(), kernel_interfaces::tests(), resources::tests()]
+    [before_exec::tests(), files::tests(), kernel_interfaces::tests(), landlock::tests(), resources::tests()]
         .into_iter()
         .flatten()
         .collect()

@@ -2,13 +2,16 @@
 
 use super::*;
 use crate::harness::Need;
-use belljar::{Bytes, Rlimits};
+use belljar::{Bytes, Child, IdMap, Namespaces, Rlimits, Seccomp, Stdio, User};
+use std::io::{BufRead, BufReader};
 
 const USER: &[Need] = &[Need::UserNamespaces];
 
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("attacks::resources_limits_of_processes", USER, limits_of_processes),
+        Test::new("attacks::resources_quota_of_a_sibling", &[Need::Root, Need::UserNamespaces], quota_of_a_sibling),
+        Test::new("attacks::resources_leases_end", &[Need::Root, Need::UserNamespaces], leases_end),
         Test::new("attacks::resources_limits_are_only_lowered", USER, only_lowered),
     ]
 }
@@ -45,5 +48,73 @@ fn only_lowered() -> Fallible<()> {
     let wide = Security::new().rlimits(Rlimits::standard().nofile(u32::MAX));
     let seen = with(wide, &["rlimit=7"])?;
     assert_eq!(seen["rlimit=7"], format!("ok {}", most.min(u32::MAX.into())));
+    Ok(())
+}
+
+fn with_map(map: IdMap) -> SandboxBuilder {
+    let open = Security::new().seccomp(Seccomp::Unconfined);
+    bare().namespaces(Namespaces::isolated().user(User::New(map))).security(open)
+}
+
+/// The kernel counts keys by user: one sandbox can use up what all of the same outer user have.
+fn quota_of_a_sibling() -> Fallible<()> {
+    let sibling = |map: fn() -> IdMap| -> Fallible<String> {
+        let mut command = payload(&["keys=2000", "sleep=60"]);
+        let mut greedy = with_map(map()).build()?.spawn(command.stdout(Stdio::Piped))?;
+        let mut lines = BufReader::new(greedy.stdout.take().ok_or("no stdout")?).lines();
+        assert_eq!(lines.next().transpose()?.as_deref(), Some("attack: here"));
+        let used = lines.next().transpose()?.unwrap_or_default();
+        assert!(used.starts_with("keys=2000: ok "), "it uses up its quota: {used}");
+        Ok(attack(&with_map(map()).build()?, &["key-add=x"])?["key-add=x"].clone())
+    };
+    assert_eq!(sibling(IdMap::distinct)?, "ok");
+    // control: with the same ids
+    assert_eq!(sibling(IdMap::automatic)?, "EDQUOT");
+    Ok(())
+}
+
+fn outer(child: &Child) -> Fallible<u64> {
+    let map = std::fs::read_to_string(format!("/proc/{}/uid_map", child.id()))?;
+    Ok(map.split_whitespace().nth(1).ok_or("no map")?.parse()?)
+}
+
+/// Blocks are distinct, given back, and taken from nobody who still has one.
+fn leases_end() -> Fallible<()> {
+    let sandbox = with_map(IdMap::distinct()).build()?;
+    let spawn = || -> Fallible<(Child, u64)> {
+        let child = sandbox.spawn(&payload(&["sleep=60"]))?;
+        let first = outer(&child)?;
+        Ok((child, first))
+    };
+    let running: Vec<_> = (0..8).map(|_| spawn()).collect::<Fallible<_>>()?;
+    let mut blocks: Vec<_> = running.iter().map(|(_, first)| *first).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    assert_eq!(blocks.len(), 8, "{blocks:?}");
+    assert!(
+        blocks
+            .iter()
+            .all(|first| (1_879_113_728..2_147_352_576).contains(first) && (first - 1_879_048_192) % 65_536 == 0)
+    );
+    // another process sees them as taken
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    let taken = |first: u64| {
+        let number = (first - 1_879_048_192) / 65_536;
+        locks.lines().any(|line| line.contains("OFDLCK") && line.ends_with(&format!(" {number} {number}")))
+    };
+    assert!(blocks.iter().all(|first| taken(*first)), "{locks}");
+    drop(running);
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    let number = (blocks[0] - 1_879_048_192) / 65_536;
+    assert!(
+        !locks.lines().any(|line| line.contains("OFDLCK") && line.ends_with(&format!(" {number} {number}"))),
+        "{locks}"
+    );
+    let error = refused(
+        Sandbox::builder(RootFs::dir("/usr").upper(belljar::Upper::Persist("/srv/up".into())))
+            .namespaces(Namespaces::isolated().user(User::New(IdMap::distinct())))
+            .build(),
+    )?;
+    assert!(error.to_string().contains("persistent upper"), "{error}");
     Ok(())
 }

@@ -204,6 +204,7 @@ fn explain_is_golden() -> Fallible<()> {
     let sandbox = Sandbox::builder(root)
         .namespaces(namespaces)
         .limits(belljar::CgroupLimits::none())
+        .security(belljar::Security::new().landlock(belljar::Landlock::none()))
         .mounts(
             Mounts::none()
                 .mount(Mount::proc("/proc"))

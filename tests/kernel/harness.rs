@@ -50,6 +50,8 @@ pub enum Need {
     Vm,
     /// This release of the kernel or a newer one.
     Kernel(u32, u32),
+    /// This version of Landlock or a newer one, compiled in and switched on.
+    Landlock(u32),
     /// A program on the search path.
     Program(&'static str),
 }
@@ -57,7 +59,7 @@ pub enum Need {
 /// The needs that `all` stands for.
 const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
-const OWN: &str = "Root OrdinaryUser Vm Kernel";
+const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel";
 
 impl Need {
     fn name(self) -> String {
@@ -96,6 +98,10 @@ impl Need {
                 let here: Vec<u32> = release.split(['.', '-']).flat_map(str::parse).collect();
                 let why = format!("running on {}", release.trim());
                 check(here >= vec![major, minor], &why)
+            }
+            Self::Landlock(version) => {
+                let here = belljar::testing::landlock_version();
+                check(here >= version, &format!("version {here} here"))
             }
             Self::Program(name) => {
                 let path = env::var_os("PATH").unwrap_or_default();

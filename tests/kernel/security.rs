@@ -16,6 +16,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("security::filter_without_no_new_privs", USER, filter_without_no_new_privs),
         Test::new("security::custom_filters", USER, custom_filters),
         Test::new("security::defects_of_filters", &[], defects),
+        Test::new("security::profiles", USER, profiles),
+        Test::new("security::enforcement_report", USER, enforcement_report),
         Test::new("security::capabilities_to_the_kernels_last", &[], capabilities_to_the_last),
     ]
 }
@@ -177,5 +179,89 @@ fn capabilities_to_the_last() -> Fallible<()> {
     assert_eq!(Capability::ALL.last().map(|c| c.number()), Some(last.max(40)));
     let all = Capabilities::keep(Capability::ALL.iter().copied());
     assert_eq!(all.bits().count_ones(), 41);
+    Ok(())
+}
+
+/// No opt-out is reachable by a default-constructed value, and none stays unsaid.
+fn enforcement_report() -> Fallible<()> {
+    use belljar::*;
+    let bare = || Sandbox::builder(RootFs::empty());
+    let defaults = bare()
+        .namespaces(Namespaces::default())
+        .security(Security::default())
+        .mounts(Mounts::standard())
+        .init(Init::default())
+        .security(Security::new().seccomp(Seccomp::default()).abi(Abi::default()).keyring(Keyring::default()))
+        .security(
+            Security::new()
+                .rlimits(Rlimits::default())
+                .landlock(Landlock::default())
+                .capabilities(Capabilities::default()),
+        )
+        .build()?;
+    let report = defaults.enforcement();
+    assert_eq!(report.opted_out().count(), 0, "{report}");
+    assert!(report.iter().count() > 18, "{report}");
+    for one in report.iter().filter(|one| one.enforce == Enforce::Required) {
+        assert_eq!(one.enforced, Enforced::Yes, "{report}");
+    }
+    let child = with_programs(bare()).build()?.spawn(&sh("sleep 60"))?;
+    assert!(child.enforcement().iter().count() >= report.iter().count());
+    let new = Security::new;
+    let spaces = Namespaces::isolated;
+    for (builder, name) in [
+        (bare().namespaces(spaces().net(Net::Inherit)), "network-namespace"),
+        (bare().namespaces(spaces().pid(Pid::Inherit)), "pid-namespace"),
+        (bare().namespaces(spaces().ipc(Ipc::Inherit)), "ipc-namespace"),
+        (bare().namespaces(spaces().uts(Uts::Inherit)), "uts-namespace"),
+        (bare().namespaces(spaces().cgroup(Cgroup::Inherit)), "cgroup-namespace"),
+        (bare().namespaces(spaces().time(Time::Inherit)), "time-namespace"),
+        (bare().namespaces(spaces().user(User::Inherit)), "user-namespace"),
+        (bare().namespaces(spaces().user(User::Inherit)), "unprivileged-ids"),
+        (bare().security(new().capabilities(Capabilities::keep([Capability::Kill]))), "capabilities"),
+        (bare().security(new().allow_new_privileges()), "no-new-privileges"),
+        (bare().security(new().seccomp(Seccomp::Unconfined)), "seccomp"),
+        (bare().security(new().seccomp(Seccomp::Unconfined)), "native-abi"),
+        (bare().security(new().abi(Abi::Legacy)), "native-abi"),
+        (bare().security(new().allow_nested_namespaces()), "nested-namespaces"),
+        (bare().security(new().rlimits(Rlimits::inherited())), "rlimits"),
+        (bare().security(new().landlock(Landlock::none())), "landlock-files"),
+        (bare().security(new().keyring(Keyring::Inherit)), "keyring"),
+        (bare().init(Init::Payload), "init"),
+        (bare().mounts(Mounts::none().mount(Mount::proc("/proc"))), "proc-masks"),
+        (bare().mount(Mount::bind("/etc", "/x")), "read-only-binds"),
+        (bare().mount(Mount::bind("/etc", "/x").read_only().allow_suid()), "nosuid"),
+        (bare().mount(Mount::bind("/etc", "/x").read_only().allow_devices()), "nodev"),
+        (bare().mount(Mount::socket("/run/s", "/x")), "sockets"),
+        (Sandbox::builder(RootFs::inherit()), "root"),
+        (Sandbox::builder(RootFs::inherit()), "mount-namespace"),
+        (Sandbox::builder(RootFs::dir("/usr").upper(Upper::Persist("/srv/up".into()))), "discarded-upper"),
+    ] {
+        let sandbox = builder.build()?;
+        let report = sandbox.enforcement();
+        assert!(report.opted_out().any(|one| one.name == name), "{name} in\n{report}");
+        assert!(
+            report.to_string().lines().any(|line| line.starts_with(name) && line.contains("opted out")),
+            "{report}"
+        );
+    }
+    Ok(())
+}
+
+fn profiles() -> Fallible<()> {
+    use belljar::{Profile, RootFs, Sandbox};
+    assert_eq!(Profile::default().security(), Security::default());
+    let run = |profile: Profile, script: &str| -> Fallible<String> {
+        prints(&with_programs(Sandbox::builder(RootFs::empty())).security(profile).build()?, script)
+    };
+    let status = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2; ulimit -c -H";
+    let limit = "ulimit -c -H";
+    assert!(run(Profile::Plugin, status)?.starts_with("0000000000000000\n1\n2"));
+    // docker run debian grep CapEff /proc/self/status
+    assert!(run(Profile::Container, status)?.starts_with("00000000a80425fb\n0\n2"));
+    assert!(run(Profile::Trusted, status)?.starts_with("000001ffffffffff\n0\n0"));
+    let own = std::process::Command::new("/bin/sh").args(["-c", limit]).output()?;
+    assert_eq!(run(Profile::Trusted, limit)?, String::from_utf8(own.stdout)?.trim());
+    assert_eq!(run(Profile::Trusted, "unshare --user --map-root-user id -u")?, "0");
     Ok(())
 }

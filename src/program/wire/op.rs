@@ -72,6 +72,8 @@ pub mod without {
     pub const PIVOT_ROOT: u32 = 128;
     /// A thread beside the set-up (a limit of processes may leave no room): one thing after the other instead.
     pub const THREAD: u32 = 256;
+    /// Landlock (Linux 5.13): its absence is reported, or an error.
+    pub const LANDLOCK: u32 = 512;
     /// The v2 tree of a hybrid host: v1 alone instead.
     pub const CGROUP_V2: u32 = 1 << 16;
     /// cgroup.kill (Linux 5.14): freeze and signal instead.
@@ -258,6 +260,9 @@ ops! { 'a;
     Rlimits = 101 { limits: &'a [u8] }
     /// A new session keyring; if not `required`, where there can be one.
     Keyring = 102 { required: u32 }
+    /// A Landlock domain with these rights handled; the rules are records of
+    /// `access u64, kind u32 (1 path, 2 port), length u32, bytes`.
+    Landlock = 103 { files: u64, ports: u64, scopes: u64, rules: &'a [u8] }
     /// The working directory.
     WorkingDirectory = 66 { path: &'a CStr }
     /// execve of the first candidate that exists, or of the open file that was kept.

@@ -44,6 +44,18 @@ pub enum Seccomp {
 pub(super) type Filter = Arc<[u8]>;
 
 impl Seccomp {
+    /// Whether there is a filter that the library answers for, and what it is.
+    pub(super) fn describe(&self) -> (bool, &'static str) {
+        match self {
+            Seccomp::Default => (true, "the default allow-list"),
+            Seccomp::Container => (true, "what Docker allows"),
+            Seccomp::Custom(_) => (true, "the caller's profile"),
+            #[cfg(feature = "serde")]
+            Seccomp::Json(_) => (true, "the caller's profile, from JSON"),
+            Seccomp::Unconfined => (false, "no filter: all system calls"),
+        }
+    }
+
     /// Whether the payload may reach keys by system calls, as far as that is known.
     pub(super) fn allows_keyctl(&self) -> bool {
         !matches!(self, Seccomp::Default | Seccomp::Container)

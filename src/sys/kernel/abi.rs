@@ -73,6 +73,7 @@ pub const O_NOFOLLOW: i32 = 0o100000;
 pub const F_SETFD: i32 = 2;
 pub const F_GETFD: i32 = 1;
 pub const F_DUPFD_CLOEXEC: i32 = 1030;
+pub const F_OFD_SETLK: i32 = 37;
 pub const FD_CLOEXEC: i32 = 1;
 pub const PATH_MAX: usize = 4096;
 
@@ -256,6 +257,21 @@ pub const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 pub const CAP_KILL: u32 = 5;
 pub const CAP_SETGID: u32 = 6;
 pub const CAP_SETUID: u32 = 7;
+
+// <linux/landlock.h>
+pub const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+pub const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
+pub const LANDLOCK_RULE_NET_PORT: u32 = 2;
+/// Rights that files have: execute, write, read, truncate, ioctl of a device.
+pub const LANDLOCK_ACCESS_FILE: u64 = 1 | 2 | 4 | 1 << 14 | 1 << 15;
+
+/// `struct landlock_path_beneath_attr`, which is packed.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct LandlockPathBeneath {
+    pub allowed_access: u64,
+    pub parent_fd: i32,
+}
 
 // <linux/keyctl.h>
 pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;

@@ -115,6 +115,8 @@ calls! {
     set_name(name: &CStr) = prctl, PR_SET_NAME, name.as_ptr(), 0, 0, 0;
     /// keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`: a new keyring without a name.
     new_session_keyring() = keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0;
+    /// landlock_restrict_self(2), Linux 5.13.
+    landlock_restrict_self(ruleset: i32) = landlock_restrict_self, ruleset as isize, 0;
     /// socket(2).
     socket(domain: i32, kind: i32, protocol: i32) = socket, domain, kind, protocol;
     /// sched_setaffinity(2) of the calling thread.
@@ -270,6 +272,45 @@ pub fn seccomp_filter(filter: &[u8], flags: u32) -> Result<i32> {
     let program = SockFprog { len, filter: filter.as_ptr() };
     // SAFETY: the kernel copies `len` records of 8 bytes from the slice, at any alignment.
     unsafe { syscall!(seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) }.map(|value| value as i32)
+}
+
+/// The version of Landlock (landlock_create_ruleset(2), Linux 5.13); 0 where there is none.
+pub fn landlock_version() -> u32 {
+    // SAFETY: with this flag the kernel takes no record.
+    let version = unsafe { syscall!(landlock_create_ruleset, 0, 0, LANDLOCK_CREATE_RULESET_VERSION) };
+    version.map_or(0, |version| version as u32)
+}
+
+/// landlock_create_ruleset(2): rights on files, on ports (version 4), and scopes (version 6). A kernel
+/// that knows fewer takes a longer record whose rest is zero.
+pub fn landlock_create_ruleset(handled: &[u64; 3]) -> Result<i32> {
+    let used = 1 + handled.iter().rposition(|word| *word != 0).unwrap_or(0);
+    // SAFETY: the kernel reads the words, whose length is passed.
+    unsafe { syscall!(landlock_create_ruleset, handled.as_ptr(), 8 * used, 0) }.map(|fd| fd as i32)
+}
+
+/// landlock_add_rule(2) for a directory or file.
+pub fn landlock_add_path(ruleset: i32, access: u64, fd: i32) -> Result<i32> {
+    let rule = LandlockPathBeneath { allowed_access: access, parent_fd: fd };
+    // SAFETY: the kernel reads one packed record of 12 bytes.
+    unsafe { syscall!(landlock_add_rule, ruleset as isize, LANDLOCK_RULE_PATH_BENEATH, &raw const rule, 0) }
+        .map(|value| value as i32)
+}
+
+/// landlock_add_rule(2) for a port.
+pub fn landlock_add_port(ruleset: i32, access: u64, port: u64) -> Result<i32> {
+    let rule = [access, port];
+    // SAFETY: the kernel reads one record of two words.
+    unsafe { syscall!(landlock_add_rule, ruleset as isize, LANDLOCK_RULE_NET_PORT, rule.as_ptr(), 0) }
+        .map(|value| value as i32)
+}
+
+/// fcntl(2) `F_OFD_SETLK`: an exclusive lock on one byte, which lasts as long as the open file description.
+pub fn lock_byte(fd: i32, at: i64) -> Result<i32> {
+    // struct flock: type F_WRLCK, whence SEEK_SET; start; length; pid 0
+    let lock = [1i64, at, 1, 0];
+    // SAFETY: the kernel reads one `struct flock` of 32 bytes: two i16 with padding, two i64, an i32 with padding.
+    unsafe { syscall!(fcntl, fd as isize, F_OFD_SETLK, lock.as_ptr()) }.map(|value| value as i32)
 }
 
 /// rt_sigprocmask(2): replaces the mask and gives the earlier one.

@@ -26,7 +26,7 @@ numbers! {
     init_module = 175/105, kexec_load = 246/104, acct = 163/89, name_to_handle_at = 303/264, open_by_handle_at = 304/265,
     personality = 135/92, setuid = 105/146, getuid = 102/174, geteuid = 107/175, getcwd = 79/17, connect = 42/203,
     bind = 49/200, prlimit64 = 302/261, sched_setscheduler = 144/119, mkdirat = 258/34, getpid = 39/172, clock_gettime = 228/113,
-    fork_like = 56/220, symlinkat = 266/36, fallocate = 285/47, setns = 308/268, pidfd_open = 434/434, kill = 62/129,
+    renameat2 = 316/276, symlinkat = 266/36, fallocate = 285/47, setns = 308/268, pidfd_open = 434/434, kill = 62/129,
 }
 
 /// The environment that the kernel passed.
@@ -70,6 +70,7 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"keyctl-session" => line.result(raw(nr::keyctl, &[0, -3isize as usize, 1])),
         b"key-add" => line.result(key_add(pointer)),
         b"key-search" => line.result(raw(nr::keyctl, &[10, -3isize as usize, c"user".as_ptr() as usize, pointer, 0])),
+        b"keys" => keys(number(argument), line),
         b"key-exec" => line.result(key_exec(pointer)),
         b"bpf" => line.result(raw(nr::bpf, &[0, [0u64; 16].as_ptr() as usize, 128])),
         b"perf" => line.result(raw(
@@ -165,6 +166,22 @@ fn key_add(description: usize) -> Result<usize> {
         nr::add_key,
         &[c"user".as_ptr() as usize, description, payload.as_ptr() as usize, payload.len(), -3isize as usize],
     )
+}
+
+/// Makes keys until it is refused.
+fn keys(most: i64, line: Line) {
+    for n in 0..most {
+        let mut name = *b"key-00000\0";
+        let mut rest = n;
+        for digit in name[4..9].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        if let Err(errno) = key_add(name.as_ptr() as usize) {
+            return if n == 0 { line.result::<()>(Err(errno)) } else { line.value(n as u64) };
+        }
+    }
+    line.end(b"without end")
 }
 
 /// Executes a program in a new session keyring, which holds a key named `belljar-test`.

@@ -24,6 +24,9 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"double-chroot" => line.result(double_chroot()),
         b"mknod" => line.result(call::mknodat(AT_FDCWD, argument, S_IFCHR | 0o666, 0x103)),
         b"mknod-block" => line.result(call::mknodat(AT_FDCWD, argument, 0o060000 | 0o666, 0x800)),
+        b"mknod-whiteout" => line.result(call::mknodat(AT_FDCWD, argument, S_IFCHR | 0o666, 0)),
+        b"write" => line.result(open(argument, O_WRONLY | 0o2000).and_then(|fd| call::write_all(fd, b"written\n"))),
+        b"rename" => line.result(rename(argument)),
         b"by-handle" => line.result(by_handle()),
         b"plant-setuid" => line.result(plant(argument)),
         b"xattr" => line.result(call::setxattr(argument, c"trusted.overlay.opaque", b"y")),
@@ -103,6 +106,16 @@ fn walk_up(mut line: Line) {
         let _ = call::chdir(c"..");
     }
     line.end(cwd(&mut buffer));
+}
+
+/// Moves a file from one directory to another, which takes a right of its own.
+fn rename(path: &CStr) -> Result<usize> {
+    call::chdir(path)?;
+    let _ = call::mkdirat(AT_FDCWD, c"from", 0o755);
+    let _ = call::mkdirat(AT_FDCWD, c"to", 0o755);
+    call::mknodat(AT_FDCWD, c"from/file", S_IFREG | 0o644, 0)?;
+    let at = AT_FDCWD as isize as usize;
+    raw(nr::renameat2, &[at, c"from/file".as_ptr() as usize, at, c"to/file".as_ptr() as usize, 0])
 }
 
 /// The classic way out of a chroot.

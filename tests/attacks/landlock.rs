@@ -1,0 +1,166 @@
+//! What the Landlock domain adds: attempts that the mounts and namespaces of the sandbox would let pass.
+
+use super::*;
+use crate::harness::Need;
+use belljar::{Enforce, Enforced, ErrorKind, Landlock, Mount, Mounts, Namespaces, Net, Pid, Seccomp, testing::feature};
+
+const FILES: &[Need] = &[Need::UserNamespaces, Need::Landlock(2)];
+const PORTS: &[Need] = &[Need::UserNamespaces, Need::Landlock(4)];
+const SCOPES: &[Need] = &[Need::UserNamespaces, Need::Landlock(6)];
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("attacks::landlock_device_files", FILES, device_files),
+        Test::new("attacks::landlock_breaks_nothing", &[Need::UserNamespaces], breaks_nothing),
+        Test::new("attacks::landlock_mirrors_read_only_roots", FILES, mirrors_read_only_roots),
+        Test::new("attacks::landlock_ports", PORTS, ports),
+        Test::new("attacks::landlock_scope_of_sockets", SCOPES, scope_of_sockets),
+        Test::new(
+            "attacks::landlock_scope_of_signals",
+            &[Need::UserNamespaces, Need::Landlock(6), Need::OrdinaryUser],
+            scope_of_signals,
+        ),
+        Test::new("attacks::landlock_on_an_older_kernel", &[Need::UserNamespaces], older_kernel),
+    ]
+}
+
+fn without_domain() -> Security {
+    Security::new().landlock(Landlock::none())
+}
+
+/// Even the one device file that a user namespace can make: a whiteout.
+fn device_files() -> Fallible<()> {
+    let attempts = ["mknod-whiteout=/tmp/w", "create=/tmp/f"];
+    expect(&inside(&attempts)?, &[("mknod-whiteout=/tmp/w", "EACCES"), ("create=/tmp/f", "ok")]);
+    expect(&with(without_domain(), &attempts)?, &[("mknod-whiteout=/tmp/w", "ok"), ("create=/tmp/f", "ok")]);
+    Ok(())
+}
+
+/// What a payload does with its root, its streams and its /proc works with a domain as without.
+fn breaks_nothing() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    let attempts = [
+        "rename=/tmp",
+        "rename=/bind",
+        "create=/dev/shm/f",
+        "write=/dev/null",
+        "write=/dev/stdout",
+        "write=/proc/self/oom_score_adj",
+        "tty-size",
+        "mkdir=/d",
+        "fill=/bind/small",
+        "size=/proc/self/exe",
+    ];
+    let attempts = &attempts[..8];
+    let run = |security| -> Fallible<Seen> {
+        let log = dir.path().join("log");
+        let sandbox = bare().mount(Mount::bind(dir.path(), "/bind")).security(security).build()?;
+        // a stream that is a file outside of the root
+        let mut command = payload(attempts);
+        command.stdout(std::fs::File::create(&log)?);
+        assert!(sandbox.status(&command)?.success());
+        let text = std::fs::read_to_string(&log)?;
+        std::fs::remove_dir_all(dir.path().join("from"))?;
+        std::fs::remove_dir_all(dir.path().join("to"))?;
+        parse(&text.replace("written\n", ""))
+    };
+    let control = run(without_domain())?;
+    assert_eq!(run(Security::new())?, control);
+    let fine = attempts.iter().filter(|attempt| !attempt.contains("oom") && !attempt.contains("stdout"));
+    expect(&control, &fine.map(|attempt| (*attempt, "ok")).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// A writable directory of the host's root by way of a mount that the plan does not know of cannot be had; what can
+/// be seen is that a read-only root is read-only twice: the errno is Landlock's.
+fn mirrors_read_only_roots() -> Fallible<()> {
+    let (dir, _) = payload_file()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    let builder = || host().mount(Mount::tmpfs("/tmp")).mount(Mount::bind(dir.path(), "/mnt"));
+    let attempts = ["create=/usr/f", "create=/mnt/f", "create=/tmp/f", "open-read=/usr/bin/env"];
+    let run = |security| -> Fallible<Seen> {
+        let output = builder().security(security).build()?.output(Command::new("/mnt/attack").args(attempts))?;
+        parse(&text(&output))
+    };
+    let same = [("create=/mnt/f", "ok"), ("create=/tmp/f", "ok"), ("open-read=/usr/bin/env", "ok")];
+    let domain = run(Security::new())?;
+    expect(&domain, &same);
+    expect(&domain, &[("create=/usr/f", "EACCES|EROFS")]);
+    let none = run(without_domain())?;
+    expect(&none, &same);
+    expect(&none, &[("create=/usr/f", "EROFS|EACCES")]);
+    Ok(())
+}
+
+fn ports() -> Fallible<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let connect = format!("connect-ipv4={port}");
+    let run = |landlock: Landlock| -> Fallible<Seen> {
+        let namespaces = Namespaces::isolated().net(Net::Inherit);
+        attack(&bare().namespaces(namespaces).security(Security::new().landlock(landlock)).build()?, &[&connect])
+    };
+    expect(&run(Landlock::standard().connect_tcp([]))?, &[(connect.as_str(), "EACCES")]);
+    expect(&run(Landlock::standard().connect_tcp([port.wrapping_add(1)]))?, &[(connect.as_str(), "EACCES")]);
+    expect(&run(Landlock::standard().connect_tcp([port]).bind_tcp([]))?, &[(connect.as_str(), "ok")]);
+    expect(&run(Landlock::standard())?, &[(connect.as_str(), "ok")]);
+    expect(&run(Landlock::none().connect_tcp([]))?, &[(connect.as_str(), "EACCES")]);
+    Ok(())
+}
+
+/// In the host's network namespace the host's abstract sockets can be seen.
+fn scope_of_sockets() -> Fallible<()> {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("belljar-scope-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name)?;
+    let _listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+    let connect = format!("connect-abstract={name}");
+    let run = |security| -> Fallible<Seen> {
+        attack(&bare().namespaces(Namespaces::isolated().net(Net::Inherit)).security(security).build()?, &[&connect])
+    };
+    expect(&run(Security::new())?, &[(connect.as_str(), "EPERM")]);
+    expect(&run(without_domain())?, &[(connect.as_str(), "ok")]);
+    Ok(())
+}
+
+/// In the host's pid namespace a user's payload could signal that user's processes.
+fn scope_of_signals() -> Fallible<()> {
+    let kill = format!("kill={}", std::process::id());
+    let run = |security: Security| -> Fallible<Seen> {
+        let namespaces = Namespaces::isolated().pid(Pid::Inherit);
+        let builder = bare().namespaces(namespaces).mounts(Mounts::none().mount(Mount::dev("/dev")));
+        attack(&builder.security(security).build()?, &[&kill])
+    };
+    expect(&run(Security::new())?, &[(kill.as_str(), "EPERM")]);
+    expect(&run(without_domain())?, &[(kill.as_str(), "ok")]);
+    Ok(())
+}
+
+/// At best effort the report says what is missing; what is required is an error.
+fn older_kernel() -> Fallible<()> {
+    without(feature::LANDLOCK, || {
+        let sandbox = bare().build()?;
+        let report = sandbox.enforcement();
+        assert!(report.unavailable().any(|one| one.name == "landlock-files"), "{report}");
+        expect(&attack(&sandbox, &["uid"])?, &[("uid", "ok 0")]);
+        let required = Security::new().landlock(Landlock::standard().enforce(Enforce::Required));
+        let error = refused(bare().security(required).build())?;
+        assert_kind(&error, ErrorKind::InvalidSpec);
+        // ports are asked for by name: required unless said otherwise
+        let ports = Landlock::standard().connect_tcp([443]);
+        assert_kind(
+            &refused(bare().security(Security::new().landlock(ports.clone())).build())?,
+            ErrorKind::InvalidSpec,
+        );
+        let sandbox = bare().security(Security::new().landlock(ports.enforce(Enforce::BestEffort))).build()?;
+        assert!(sandbox.enforcement().unavailable().any(|one| one.name == "landlock-ports"));
+        Ok(())
+    })?;
+    // without the filter the domain stands by itself
+    let sandbox = bare().security(Security::new().seccomp(Seccomp::Unconfined)).build()?;
+    if Need::Landlock(2).probe().is_ok() {
+        assert_eq!(sandbox.enforcement().get("landlock-files").map(|one| one.enforced), Some(Enforced::Yes));
+    }
+    Ok(())
+}
