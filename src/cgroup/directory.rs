@@ -39,6 +39,12 @@ impl Directory {
         &self.path
     }
 
+    /// Removes it, if nothing is in it.
+    pub fn try_remove(&mut self) -> bool {
+        self.kept |= fs::remove_dir(&self.path).is_ok();
+        self.kept
+    }
+
     /// Leaves it where it is, for [`sweep`](super::sweep()) to remove when it is empty.
     pub fn keep(&mut self) {
         self.kept = true;

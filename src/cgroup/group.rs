@@ -59,6 +59,11 @@ impl Group {
         self.members.iter().find(|member| member.v2)
     }
 
+    /// Removes the groups, if nothing is in any of them.
+    pub fn try_remove(&mut self) -> bool {
+        self.members.iter_mut().all(|member| member.directory.try_remove())
+    }
+
     /// Leaves the groups where they are.
     pub fn keep(&mut self) {
         self.members.iter_mut().for_each(|member| member.directory.keep());

@@ -132,7 +132,11 @@ impl Places {
                 .with_hint("limits that this host has (belljar::doctor() tells its layout), or CgroupLimits::none()"));
         }
         if !limits.implied {
-            [Controller::Memory, Controller::Cpu, Controller::Cpuacct].into_iter().for_each(|c| draft.account(c));
+            [Controller::Memory, Controller::Cpuacct].into_iter().for_each(|c| draft.account(c));
+            // a v1 group of it would compete with the processes around, and count nothing without a quota
+            if sites.iter().any(|site| site.hierarchy.v2 && site.has(Controller::Cpu)) {
+                draft.account(Controller::Cpu);
+            }
         }
         if !limits.implied || tree {
             // what kills and freezes all at once

@@ -236,12 +236,14 @@ impl Child {
         // a payload that exits before the signal arrives has done so by itself
         let killed = status.is_some_and(|status| status.signal() == Some(SIGKILL));
         let cause = if self.reported.is_some() || killed { cause } else { cause::NONE };
-        Exit { verdict: Verdict::of(status, cause, self.evidence()), status, usage }
+        Exit { verdict: Verdict::of(status, cause, self.evidence(killed)), status, usage }
     }
 
     /// What the sandbox's own cgroup and its filter say.
-    fn evidence(&self) -> Evidence {
-        Evidence { oom_kills: self.group.oom_kills(), seccomp_kills: self.seccomp_kills }
+    /// The group is asked only of one that was killed.
+    fn evidence(&self, killed: bool) -> Evidence {
+        let oom_kills = if killed { self.group.oom_kills() } else { None };
+        Evidence { oom_kills, seccomp_kills: self.seccomp_kills }
     }
 
     /// Takes what the shim has reported. False when it has closed its end.
@@ -304,6 +306,9 @@ impl Drop for Child {
                 let _ = self.pidfd.try_wait();
             }
         }
-        self.kill_group(DROP_BOUND);
+        // as a rule nothing is left in them
+        if !self.group.try_remove() {
+            self.kill_group(DROP_BOUND);
+        }
     }
 }
