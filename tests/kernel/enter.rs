@@ -183,8 +183,12 @@ fn dropped_handles() -> Fallible<()> {
     let entered = child.enter(&sh("sleep 61 & sleep 62"))?;
     let other = child.enter(&sh("exec sleep 63"))?;
     let detached = child.enter(&sh("exec sleep 64"))?;
-    let sleepers =
-        || says(&child, "for p in /proc/[0-9]*; do tr '\\0' ' ' 2>/dev/null <$p/cmdline; echo; done 2>/dev/null | grep -o '^sleep .*' | sort");
+    let sleepers = || {
+        says(
+            &child,
+            "for p in /proc/[0-9]*; do tr '\\0' ' ' 2>/dev/null <$p/cmdline; echo; done 2>/dev/null | grep -o '^sleep .*' | sort",
+        )
+    };
     let until = |wanted: &str| -> Fallible<()> {
         let start = Instant::now();
         loop {
