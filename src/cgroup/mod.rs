@@ -23,6 +23,8 @@ mod place;
 mod remedy;
 mod stats;
 mod sweep;
+#[cfg(feature = "systemd")]
+mod systemd;
 mod update;
 mod v1;
 mod v2;

@@ -46,6 +46,8 @@ pub enum Need {
     CgroupV2,
     /// Control groups of this process's own, of v1 or v2, with limits of memory, CPU and processes.
     Groups,
+    /// systemd as PID 1, and a bus on which this user reaches it; built with the feature `systemd`.
+    Systemd,
     /// Inside the virtual machine of `.ci/vmtest`.
     Vm,
     /// This release of the kernel or a newer one.
@@ -59,7 +61,7 @@ pub enum Need {
 /// The needs that `all` stands for.
 const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
-const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel";
+const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel Systemd";
 
 impl Need {
     fn name(self) -> String {
@@ -90,6 +92,11 @@ impl Need {
                 "test -e /sys/fs/cgroup/cgroup.controllers || { echo not mounted >&2; exit 1; }
                  group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/belljar-probe-$$
                  mkdir $group && rmdir $group",
+            ),
+            Self::Systemd if cfg!(not(feature = "systemd")) => Err("built without that feature".into()),
+            Self::Systemd => shell(
+                "test -d /run/systemd/system || { echo not booted with systemd >&2; exit 1; }
+                 systemctl $(test $(id -u) = 0 || echo --user) show-environment >/dev/null",
             ),
             Self::Groups => crate::cgroup::attempt(),
             Self::Vm => check(env::var("VMTEST").is_ok_and(|v| v == "1"), "not in it"),

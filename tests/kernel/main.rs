@@ -84,6 +84,9 @@ fn main() -> ExitCode {
     if std::env::var_os("BELLJAR_TEST_THREADS").is_some() {
         return security::threads().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
+    if std::env::var_os("BELLJAR_TEST_SCOPE").is_some() {
+        return cgroup::in_a_scope();
+    }
     if let Ok(kind) = std::env::var("BELLJAR_TEST_HOG") {
         cgroup::hog(&kind);
     }

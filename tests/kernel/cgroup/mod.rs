@@ -2,6 +2,7 @@
 
 mod control;
 mod figures;
+mod scope;
 
 use crate::common::*;
 use crate::harness::{Need, Test};
@@ -12,6 +13,8 @@ use belljar::{
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
+
+pub use scope::in_a_scope;
 
 pub fn tests() -> Vec<Test> {
     const GROUPS: &[Need] = &[Need::UserNamespaces, Need::Groups];
@@ -50,6 +53,7 @@ pub fn tests() -> Vec<Test> {
             &[Need::Vm, Need::Root, Need::Groups, Need::Kernel(5, 12)],
             figures::io_max_holds,
         ),
+        Test::new("cgroup::systemd_scope", &[Need::Systemd], scope::systemd_scope),
         Test::new("cgroup::each_step_fails_cleanly", GROUPS, each_step_fails_cleanly),
         Test::new("cgroup::refused_with_a_remedy", &[Need::UserNamespaces], refused_with_a_remedy),
         Test::new("cgroup::without_the_v2_tree", &[Need::Root, Need::Groups], without_the_v2_tree),
