@@ -174,7 +174,7 @@ impl AsFd for Fd {
 /// or in a sandbox's first one, a flock(2) keeps it from being removed.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "stores are an optional feature"))]
-pub(crate) struct Lease(#[allow(dead_code, reason = "held")] Arc<File>);
+pub(crate) struct Lease(Arc<File>);
 
 #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "stores are an optional feature"))]
 impl Lease {
@@ -182,3 +182,18 @@ impl Lease {
         Lease(Arc::new(file))
     }
 }
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The same use of the same thing.
+impl PartialEq for Lease {
+    fn eq(&self, other: &Lease) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Lease {}

@@ -36,6 +36,7 @@ mod launch;
 mod mount;
 mod namespace;
 mod plan;
+mod preset;
 mod process;
 mod program;
 mod pty;

@@ -20,7 +20,7 @@ pub struct Collected {
 
 impl Store {
     /// Removes the layers and configurations that no image, no running sandbox, no
-    /// `RootFs::image` and no import under way refers to, and what
+    /// [`RootFs::image`](crate::RootFs::image) and no import under way refers to, and what
     /// killed processes have left. Others may use the store meanwhile: they wait for the
     /// moment in which it is decided what goes, not for the removal.
     ///

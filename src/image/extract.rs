@@ -348,7 +348,12 @@ impl Extractor<'_> {
             return Ok(());
         }
         match marks::make_whiteout(parent, &name) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // so that the tree depends on its archive only
+                let time = TimeSpec::new(entry.mtime.0, entry.mtime.1.into());
+                utimensat(parent, name.as_c_str(), &time, &time, UtimensatFlags::NoFollowSymlink)
+                    .map_err(failed("set the time of a whiteout"))
+            }
             // whiteouts are about lower layers only: what this one has stays, unmerged
             Err(nix::Error::EEXIST) => match open_directory(parent, &name) {
                 Ok(directory) => marks::set_opaque(directory.as_fd(), privileged),

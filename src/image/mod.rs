@@ -3,7 +3,7 @@
 //!
 //! A [`Store`] is a directory in which each layer is kept once, unpacked into the form that
 //! overlayfs reads, under the sha256 of its archive. [`Store::import`] takes images in, from an
-//! OCI layout, a `docker save` archive or a plain tar; `RootFs::image`
+//! OCI layout, a `docker save` archive or a plain tar; [`RootFs::image`](crate::RootFs::image)
 //! runs them.
 //!
 //! ```no_run
@@ -25,22 +25,32 @@
 
 mod archive;
 mod collect;
+mod commit;
 mod decode;
+mod diff;
 mod digest;
+mod export;
 mod extract;
 mod import;
 mod limits;
 mod marks;
+mod pack;
 mod pax;
 mod record;
+mod run;
 mod size;
 mod skeleton;
 mod source;
 mod store;
 mod verify;
+mod view;
+mod write;
 
 pub use collect::Collected;
+pub use commit::Commit;
+pub use diff::{Difference, DifferenceKind};
 pub use digest::Digest;
+pub use export::Compression;
 pub use import::{Import, Progress};
 pub use limits::{Devices, Durability, FileCapabilities, LeftOut, Limits};
 pub use record::{Image, Layer, Platform};

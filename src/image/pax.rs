@@ -129,7 +129,6 @@ fn pairs(value: &[u8]) -> Result<Vec<(u64, u64)>, Stop> {
 }
 
 /// One record, for writing: its length counts itself.
-#[cfg(test)]
 pub(super) fn record(key: &[u8], value: &[u8], to: &mut Vec<u8>) {
     let rest = key.len() + value.len() + 3;
     let mut len = rest + 1;

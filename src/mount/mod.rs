@@ -7,6 +7,7 @@ mod standard;
 pub(crate) use lower::Context;
 pub(crate) use rights::Right;
 
+use crate::handle::Lease;
 use crate::units::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,8 @@ pub(crate) struct Options {
     pub or_empty: bool,
     pub propagation: Option<Propagation>,
     pub missing: Missing,
+    /// What is in use by it.
+    pub lease: Option<Lease>,
 }
 
 /// What to do when a mount's target is not in the root.
@@ -253,6 +256,11 @@ impl Mounts {
     pub fn mount(mut self, mount: Mount) -> Self {
         self.0.push(mount);
         self
+    }
+
+    /// What of a store the mounts use.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.0.iter().filter_map(|mount| mount.options.lease.as_ref())
     }
 
     /// The mounts in order.

@@ -52,6 +52,7 @@ pub(crate) fn compile(
     let mut kept = root.lower(template.source(ids, without), &targets, &mut builder)?.with_ids(Template::ranges(ids));
     // a persistent upper, which has a lock of its own, goes with no lease of ids
     kept.lock = kept.lock.or(lease.map(|lease| lease.lock));
+    let kept = kept.with_leases(root.leases.iter().chain(mounts.leases()));
     // sysfs shows the network namespace in which it is mounted
     let early = mounts.uses_network();
     if early {
@@ -138,7 +139,7 @@ fn confine(confinement: &Confinement) -> impl Fn(Stage, &mut Builder) {
 }
 
 /// Checks a command against the sandbox it is for, and gives the sandbox's ids.
-fn check(template: &Template, command: &Command) -> Result<Ids> {
+fn check<'a>(template: &'a Template, command: &Command) -> Result<Ids<'a>> {
     let payload_ids = payload_ids(template);
     let has = |pick: fn(&Resolved) -> &Vec<crate::namespace::IdRange>| {
         move |id: u32| template.ids.as_ref().is_none_or(|ids| id_exists(pick(ids), id))
@@ -148,12 +149,14 @@ fn check(template: &Template, command: &Command) -> Result<Ids> {
     Ok(payload_ids)
 }
 
-fn payload_ids(template: &Template) -> Ids {
+fn payload_ids(template: &Template) -> Ids<'_> {
     let Template { host, ids, namespaces, security, .. } = template;
     let (uid, gid, may_set_groups) = match (ids, &namespaces.user) {
         (Some(ids), _) => (Resolved::setup_id(&ids.uids), Resolved::setup_id(&ids.gids), !ids.deny_setgroups),
         (None, User::Join(_)) => (0, 0, false),
         (None, _) => (host.uid, host.gid, host.may_map),
     };
-    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits() }
+    let preset = template.root.preset.as_deref();
+    let (uid, gid) = preset.map_or((uid, gid), |preset| (preset.uid.unwrap_or(uid), preset.gid.unwrap_or(gid)));
+    Ids { uid, gid, may_set_groups, capabilities: security.capabilities.bits(), preset }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 ///
 /// As in `std`, setters take `&mut self` and can be chained. Unlike in `std`:
 /// the program is looked up inside the sandbox, in the `PATH` of the environment given here;
-/// the environment is empty but for a fixed `PATH`; the streams are [`Stdio::Null`] unless set
+/// the environment is empty but for a fixed `PATH` (or what an image sets); the streams are [`Stdio::Null`] unless set
 /// ([`Sandbox::output`](crate::Sandbox::output) pipes stdout and stderr); the working directory is `/`.
 ///
 /// ```
@@ -26,8 +26,10 @@ pub struct Command {
     pub(super) program: OsString,
     pub(super) args: Vec<OsString>,
     pub(super) arg0: Option<OsString>,
-    pub(super) env: BTreeMap<OsString, OsString>,
-    pub(super) current_dir: PathBuf,
+    /// Changes of the environment; `None` removes.
+    pub(super) env: BTreeMap<OsString, Option<OsString>>,
+    pub(super) env_cleared: bool,
+    pub(super) current_dir: Option<PathBuf>,
     pub(super) uid: Option<Uid>,
     pub(super) gid: Option<Gid>,
     pub(super) groups: Option<Vec<Gid>>,
@@ -52,8 +54,9 @@ impl Command {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             arg0: None,
-            env: BTreeMap::from([("PATH".into(), DEFAULT_PATH.into())]),
-            current_dir: PathBuf::from("/"),
+            env: BTreeMap::new(),
+            env_cleared: false,
+            current_dir: None,
             uid: None,
             gid: None,
             groups: None,
@@ -87,7 +90,7 @@ impl Command {
 
     /// Sets a variable of the environment.
     pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
-        self.env.insert(key.as_ref().to_owned(), value.as_ref().to_owned());
+        self.env.insert(key.as_ref().to_owned(), Some(value.as_ref().to_owned()));
         self
     }
 
@@ -101,20 +104,21 @@ impl Command {
 
     /// Removes a variable, also the fixed `PATH`; the program is then looked for where `PATH` would have pointed.
     pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
-        self.env.remove(key.as_ref());
+        self.env.insert(key.as_ref().to_owned(), None);
         self
     }
 
     /// Removes all variables, also the fixed `PATH`.
     pub fn env_clear(&mut self) -> &mut Self {
         self.env.clear();
+        self.env_cleared = true;
         self
     }
 
     /// The working directory, an absolute path inside the sandbox. Magic links
     /// (`/proc/self/fd/N`) are not followed: `ELOOP`.
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
-        self.current_dir = dir.as_ref().to_owned();
+        self.current_dir = Some(dir.as_ref().to_owned());
         self
     }
 

@@ -4,8 +4,10 @@ use super::command::DEFAULT_PATH;
 use super::{Command, Init, Stdio, Streams};
 use crate::error::{Defect, Error, Result};
 use crate::id::{c_path, c_string, check_guest, check_nul};
+use crate::preset::Preset;
 use crate::program::{Builder, Op, Slot, Strings, strings};
-use std::ffi::CString;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// What a stream is that the command does not set.
@@ -30,12 +32,14 @@ pub(crate) enum Stage {
 
 /// What the sandbox knows of ids: the defaults, and whether groups can be set.
 #[derive(Clone, Copy)]
-pub(crate) struct Ids {
+pub(crate) struct Ids<'a> {
     pub uid: u32,
     pub gid: u32,
     pub may_set_groups: bool,
     /// What the payload keeps.
     pub capabilities: u64,
+    /// The image's defaults, the ids above among them.
+    pub preset: Option<&'a Preset>,
 }
 
 impl Command {
@@ -44,36 +48,47 @@ impl Command {
         &self,
         has_uid: impl Fn(u32) -> bool,
         has_gid: impl Fn(u32) -> bool,
-        ids: &Ids,
+        ids: &Ids<'_>,
         init: Init,
     ) -> Result<()> {
         let mut defects = Vec::new();
         self.limits.check(init, &mut defects);
-        if self.program.is_empty() {
-            defects.push(Defect::new("the program has no name", "a path or a name to look for in PATH"));
+        let argv = self.argv(ids.preset);
+        match (argv.first().is_none_or(|program| program.is_empty()), ids.preset) {
+            (true, Some(preset)) => defects.push(Defect::new(
+                format!("the image {} names no program", preset.name),
+                "Command::new(program) instead of Command::entrypoint()",
+            )),
+            (true, None) => {
+                defects.push(Defect::new("the program has no name", "a path or a name to look for in PATH"))
+            }
+            _ => {}
         }
-        check_nul(&self.program, "the program", &mut defects);
-        self.args.iter().chain(&self.arg0).for_each(|arg| check_nul(arg, "the argument", &mut defects));
-        for (key, value) in &self.env {
+        argv.iter().chain(&self.arg0).for_each(|arg| check_nul(arg, "the argument", &mut defects));
+        for (key, value) in &self.environment(ids.preset) {
             check_nul(key, "the variable", &mut defects);
             check_nul(value, "the value of a variable", &mut defects);
             if key.is_empty() || key.as_bytes().contains(&b'=') {
                 defects.push(Defect::new(format!("{key:?} is no name of a variable"), "a name without '='"));
             }
         }
-        check_guest(&self.current_dir, "the working directory", &mut defects);
+        check_guest(&self.directory(ids.preset), "the working directory", &mut defects);
         let mut unmapped = |what: &str, id: u32| {
             defects.push(Defect::new(
                 format!("{what} {id} does not exist in the sandbox's id map"),
                 "an id of the map, or an IdMap with more ids: as an ordinary user IdMap::subordinate()",
             ));
         };
-        if let Some(uid) = self.uid.filter(|uid| !has_uid(uid.get())) {
-            unmapped("uid", uid.get());
+        // the defaults are in the map, unless they are an image's
+        if let Some(uid) =
+            Some(self.payload_uid(ids)).filter(|uid| (self.uid.is_some() || ids.preset.is_some()) && !has_uid(*uid))
+        {
+            unmapped("uid", uid);
         }
-        let groups = self.groups.as_deref().unwrap_or_default();
-        for gid in self.gid.iter().chain(groups).filter(|gid| !has_gid(gid.get())) {
-            unmapped("gid", gid.get());
+        let gid = Some(self.payload_gid(ids)).filter(|_| self.gid.is_some() || ids.preset.is_some());
+        let groups = self.payload_groups(ids);
+        for gid in gid.iter().chain(&groups).filter(|gid| !has_gid(**gid)) {
+            unmapped("gid", *gid);
         }
         if groups.len() > 64 {
             defects.push(Defect::new(format!("{} supplementary groups", groups.len()), "at most 64"));
@@ -116,18 +131,27 @@ impl Command {
         self.pty.is_some() || streams.iter().any(|stdio| matches!(stdio, Some(Stdio::Pty)))
     }
 
-    pub(super) fn payload_uid(&self, ids: &Ids) -> u32 {
+    pub(super) fn payload_uid(&self, ids: &Ids<'_>) -> u32 {
         self.uid.map_or(ids.uid, |uid| uid.get())
     }
 
-    pub(super) fn payload_gid(&self, ids: &Ids) -> u32 {
+    pub(super) fn payload_gid(&self, ids: &Ids<'_>) -> u32 {
         self.gid.map_or(ids.gid, |gid| gid.get())
+    }
+
+    /// An image's groups are its user's: another user has none, and nobody where they cannot be set.
+    fn payload_groups(&self, ids: &Ids<'_>) -> Vec<u32> {
+        match (&self.groups, ids.preset) {
+            (Some(groups), _) => groups.iter().map(|gid| gid.get()).collect(),
+            (None, Some(preset)) if self.uid.is_none() && ids.may_set_groups => preset.groups.clone(),
+            _ => Vec::new(),
+        }
     }
 
     /// Appends the ops of the payload's process. `security` appends what confines it.
     pub(crate) fn lower(
         &self,
-        ids: &Ids,
+        ids: &Ids<'_>,
         defaults: Defaults,
         without: u32,
         builder: &mut Builder,
@@ -151,7 +175,7 @@ impl Command {
         }
         builder.op(Op::Umask { mask: 0o022 });
         security(Stage::BeforeIds, builder);
-        let groups: Vec<u8> = self.groups.iter().flatten().flat_map(|gid| gid.get().to_le_bytes()).collect();
+        let groups: Vec<u8> = self.payload_groups(ids).iter().flat_map(|gid| gid.to_le_bytes()).collect();
         builder.op(Op::Credentials {
             uid: self.payload_uid(ids),
             gid: self.payload_gid(ids),
@@ -160,35 +184,35 @@ impl Command {
             capabilities: ids.capabilities,
         });
         security(Stage::AfterIds, builder);
-        builder.op(Op::WorkingDirectory { path: &c_path(&self.current_dir) });
-        let arg0 = self.arg0.as_ref().unwrap_or(&self.program);
-        let argv = strings(std::iter::once(arg0).chain(&self.args).map(|arg| c_string(arg.as_bytes())));
-        let envp =
-            strings(self.env.iter().map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())));
+        builder.op(Op::WorkingDirectory { path: &c_path(&self.directory(ids.preset)) });
+        let (args, env) = (self.argv(ids.preset), self.environment(ids.preset));
+        let argv = strings(
+            self.arg0.iter().chain(&args).take(1).chain(args.iter().skip(1)).map(|arg| c_string(arg.as_bytes())),
+        );
+        let envp = strings(env.iter().map(|(key, value)| c_string(&[key.as_bytes(), b"=", value.as_bytes()].concat())));
         security(Stage::Last, builder);
         builder.op(Op::Exec {
-            candidates: Strings(&strings(self.candidates())),
+            candidates: Strings(&strings(candidates(args.first().map_or(&[], |arg| arg.as_bytes()), &env))),
             argv: Strings(&argv),
             envp: Strings(&envp),
         });
         Ok(ours)
     }
+}
 
-    /// The paths to try, as execvp(3) makes them. An empty element of PATH means the
-    /// working directory.
-    fn candidates(&self) -> Vec<CString> {
-        let program = self.program.as_bytes();
-        if program.contains(&b'/') {
-            return vec![c_string(program)];
-        }
-        let path = self.env.get(std::ffi::OsStr::new("PATH")).map_or(DEFAULT_PATH.as_bytes(), |path| path.as_bytes());
-        path.split(|b| *b == b':')
-            .map(|dir| match dir {
-                b"" => c_string(&[b"./", program].concat()),
-                dir => c_string(&[dir, b"/", program].concat()),
-            })
-            .collect()
+/// The paths to try, as execvp(3) makes them. An empty element of PATH means the
+/// working directory.
+fn candidates(program: &[u8], env: &BTreeMap<OsString, OsString>) -> Vec<CString> {
+    if program.contains(&b'/') {
+        return vec![c_string(program)];
     }
+    let path = env.get(OsStr::new("PATH")).map_or(DEFAULT_PATH.as_bytes(), |path| path.as_bytes());
+    path.split(|b| *b == b':')
+        .map(|dir| match dir {
+            b"" => c_string(&[b"./", program].concat()),
+            dir => c_string(&[dir, b"/", program].concat()),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -198,7 +222,8 @@ mod tests {
     #[test]
     fn candidates_follow_the_path_given() {
         let names = |command: &Command| {
-            command.candidates().iter().map(|c| c.to_string_lossy().into_owned()).collect::<Vec<_>>()
+            let found = candidates(command.program().as_bytes(), &command.environment(None));
+            found.iter().map(|c| c.to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(&Command::new("/bin/sh")), ["/bin/sh"]);
         assert_eq!(names(Command::new("sh").env("PATH", "/a::/b")), ["/a/sh", "./sh", "/b/sh"]);

@@ -5,6 +5,7 @@ mod entry;
 mod fds;
 mod limits;
 mod lower;
+mod preset;
 mod stdio;
 
 pub use command::Command;

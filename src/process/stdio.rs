@@ -97,7 +97,7 @@ impl Command {
     }
 
     /// Opens the streams: the payload's ends go to slots, ours are returned.
-    pub(super) fn streams(&self, ids: &Ids, defaults: Defaults, builder: &mut Builder) -> Result<(Ends, Streams)> {
+    pub(super) fn streams(&self, ids: &Ids<'_>, defaults: Defaults, builder: &mut Builder) -> Result<(Ends, Streams)> {
         let mut ours = Streams::default();
         let mut shared = Shared {
             ids: (self.payload_uid(ids), self.payload_gid(ids)),

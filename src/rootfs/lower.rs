@@ -6,11 +6,11 @@ use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::id::{absolute, c_path, check_host};
 use crate::program::{Builder, Op, Slot, op};
-use crate::sys::Errno;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{call, path};
+use crate::sys::{Errno, socket};
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
@@ -46,6 +46,8 @@ pub(crate) struct Kept {
     pub lock: Option<File>,
     /// What changes are told from, where they are tracked.
     pub basis: Option<Basis>,
+    /// What of a store is in use.
+    pub(super) leases: Vec<Lease>,
 }
 
 impl RootFs {
@@ -351,15 +353,29 @@ fn prepare_persistent(path: &Path, top: Option<&PathBuf>, source: Source) -> Res
 
 // The lock is sent along, so that it lasts as long as the sandbox, host or no host.
 impl Kept {
-    /// The lock's descriptor for the shim.
+    pub fn with_leases<'a>(mut self, leases: impl Iterator<Item = &'a Lease>) -> Kept {
+        self.leases.extend(leases.cloned());
+        self
+    }
+
+    /// The locks' descriptor for the shim. Several go as one: a socket in which the others
+    /// are under way, and open as long as nobody receives them.
     pub fn send(&self, builder: &mut Builder) -> Result<Slot> {
-        match &self.lock {
-            None => Ok(Slot::NONE),
-            Some(lock) => {
-                let copy = lock
-                    .try_clone()
-                    .map_err(|e| Error::call("copy the upper's lock", Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
-                Ok(builder.send(Fd::Owned(copy.into())))
+        let locks: Vec<BorrowedFd<'_>> =
+            self.lock.iter().map(|lock| lock.as_fd()).chain(self.leases.iter().map(|lease| lease.as_fd())).collect();
+        let fail = |errno| Error::call("copy the locks of what the sandbox uses", errno);
+        match locks.as_slice() {
+            [] => Ok(Slot::NONE),
+            [lock] => {
+                let copy = lock.try_clone_to_owned().map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+                Ok(builder.send(Fd::Owned(copy)))
+            }
+            locks => {
+                let (ours, theirs) = socket::seqpacket_pair().map_err(fail)?;
+                for locks in locks.chunks(socket::MAX_FDS) {
+                    socket::send(ours.as_fd(), b"locks", locks).map_err(fail)?;
+                }
+                Ok(builder.send(Fd::Owned(theirs)))
             }
         }
     }

@@ -7,7 +7,8 @@ mod changes;
 mod init_layer;
 mod lower;
 
-use crate::handle::Namespace;
+use crate::handle::{Lease, Namespace};
+use crate::preset::Preset;
 use crate::units::Bytes;
 pub(crate) use changes::Ranges;
 pub use changes::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals};
@@ -15,6 +16,7 @@ use init_layer::Entry;
 pub(crate) use lower::{Kept, Source, Target};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The root file system of a sandbox, and with it its mount namespace.
 ///
@@ -33,6 +35,10 @@ pub struct RootFs {
     pub(crate) entries: Vec<Entry>,
     /// Whether a handle of the upper is kept.
     pub(crate) tracked: bool,
+    /// What of a store is in use by it.
+    pub(crate) leases: Vec<Lease>,
+    /// What an image says of its programs.
+    pub(crate) preset: Option<Arc<Preset>>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +78,7 @@ impl Upper {
 
 impl RootFs {
     fn new(base: Base) -> RootFs {
-        RootFs { base, upper: None, entries: Vec::new(), tracked: false }
+        RootFs { base, upper: None, entries: Vec::new(), tracked: false, leases: Vec::new(), preset: None }
     }
 
     /// The host's own root with all its mounts, read-only. Files of the host's users are

@@ -37,7 +37,7 @@ fn src() -> PathBuf {
 /// (L2 folders meet in `plan`).
 fn layer(module: &str) -> Option<u32> {
     Some(match module {
-        "enforce" | "error" | "flaw" | "units" | "id" | "handle" | "socket" | "pty" => 1, // beside each other, above sys
+        "enforce" | "error" | "flaw" | "units" | "id" | "handle" | "preset" | "socket" | "pty" => 1, // beside each other, above sys
         "sys" => 0,
         "program" | "host" => 2,
         "testing" => 3,

@@ -132,7 +132,7 @@ impl RootFs {
             return Err(Error::new(ErrorKind::InvalidSpec, "the changes of a sandbox without a persistent upper")
                 .with_hint("Upper::Persist(path), or RootFs::track_changes() and Child::changes()"));
         };
-        let kept = Kept { lock: None, basis: Some(Basis::new(layers, upper, source)) };
+        let kept = Kept { basis: Some(Basis::new(layers, upper, source)), ..Kept::default() };
         kept.with_ids(ids).changes(None, by_call)
     }
 }
@@ -196,6 +196,18 @@ impl Changes {
     /// iteration goes on behind it.
     pub fn iter(&self) -> ChangesIter<'_> {
         ChangesIter::new(self)
+    }
+
+    /// The upper itself, by name only.
+    #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "images are an optional feature"))]
+    pub(crate) fn upper(&self) -> BorrowedFd<'_> {
+        self.upper.as_fd()
+    }
+
+    /// The map under which the sandbox wrote.
+    #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "images are an optional feature"))]
+    pub(crate) fn ids(&self) -> Option<(Ranges, Ranges)> {
+        self.ids.clone()
     }
 
     /// Opens an entry of the upper.

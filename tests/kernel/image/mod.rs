@@ -3,6 +3,7 @@
 mod archives;
 mod attacks;
 mod import;
+mod run;
 mod store;
 mod tree;
 
@@ -10,7 +11,7 @@ use crate::harness::Test;
 use std::process::ExitCode;
 
 pub fn tests() -> Vec<Test> {
-    [attacks::tests, import::tests, store::tests].into_iter().flat_map(|tests| tests()).collect()
+    [attacks::tests, import::tests, store::tests, run::tests].into_iter().flat_map(|tests| tests()).collect()
 }
 
 /// This program again, as one that is to be killed.
