@@ -1,9 +1,11 @@
 //! Namespaces that exist already.
 
 use crate::error::{Defect, Error, Result};
+use crate::sys::kernel::abi::{LOCK_EX, LOCK_NB};
+use crate::sys::kernel::call;
 use crate::sys::namespace::NamespaceFlags;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -174,18 +176,34 @@ impl AsFd for Fd {
 /// or in a sandbox's first one, a flock(2) keeps it from being removed.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "stores are an optional feature"))]
-pub(crate) struct Lease(Arc<File>);
+pub(crate) struct Lease(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    /// Closed before the other is dropped: fields are in their order.
+    file: OwnedFd,
+    _remover: Remover,
+}
+
+/// What goes when nobody uses it any more: the locked file, and the directory to remove.
+#[derive(Debug)]
+struct Remover(Option<(PathBuf, PathBuf)>);
 
 #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "stores are an optional feature"))]
 impl Lease {
     pub fn new(file: File) -> Lease {
-        Lease(Arc::new(file))
+        Lease(Arc::new(Held { file: file.into(), _remover: Remover(None) }))
+    }
+
+    /// One whose `directory` goes with it.
+    pub fn removing(file: File, lock: PathBuf, directory: PathBuf) -> Lease {
+        Lease(Arc::new(Held { file: file.into(), _remover: Remover(Some((lock, directory))) }))
     }
 }
 
 impl AsFd for Lease {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.file.as_fd()
     }
 }
 
@@ -197,3 +215,14 @@ impl PartialEq for Lease {
 }
 
 impl Eq for Lease {}
+
+impl Drop for Remover {
+    fn drop(&mut self) {
+        let Some((lock, directory)) = &self.0 else { return };
+        // A sandbox that outlives us has the open file too, and with it the lock.
+        let free = File::open(lock).is_ok_and(|file| call::flock(file.as_raw_fd(), LOCK_EX | LOCK_NB).is_ok());
+        if free {
+            let _ = std::fs::remove_dir_all(directory); // or swept by the next that opens the store
+        }
+    }
+}

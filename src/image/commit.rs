@@ -183,6 +183,7 @@ impl<'a> Commit<'a> {
             gids: Vec::new(),
             except: self.except.clone(),
             latest: self.latest,
+            base: Vec::new(),
             whiteouts: true,
         };
         let fd: OwnedFd = match &self.from {
@@ -217,7 +218,7 @@ impl<'a> Commit<'a> {
 }
 
 /// Without a map: an ordinary user's own files are root's, root's are as they are.
-fn own_ids() -> (Ranges, Ranges) {
+pub(super) fn own_ids() -> (Ranges, Ranges) {
     let host = Host::probe();
     match host.may_map {
         true => (vec![(0, 0x7000_0000, 65536)], vec![(0, 0x7000_0000, 65536)]),
@@ -272,6 +273,7 @@ impl Store {
             gids: if Host::probe().may_map { Vec::new() } else { own_ids().1 },
             except: BTreeSet::new(),
             latest: None,
+            base: Vec::new(),
             whiteouts: false,
         };
         let (layer, _lease) = self.add_packed(&view, &packing, Durability::Disk)?;

@@ -44,6 +44,7 @@ mod source;
 mod store;
 mod verify;
 mod view;
+mod volume;
 mod write;
 
 pub use collect::Collected;
@@ -56,6 +57,7 @@ pub use limits::{Devices, Durability, FileCapabilities, LeftOut, Limits};
 pub use record::{Image, Layer, Platform};
 pub use size::{Size, Sizes};
 pub use store::Store;
+pub use volume::{Volume, VolumeInfo, VolumeUsage};
 
 use crate::error::Error;
 use crate::sys::Errno;

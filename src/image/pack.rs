@@ -6,12 +6,14 @@ use super::write::{Item, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rootfs::Ranges;
 use crate::sys::path::OpenFlags;
-use crate::sys::tree;
+use crate::sys::{Errno, tree};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use tar::EntryType;
 
 /// How a tree becomes an archive.
@@ -23,6 +25,8 @@ pub(super) struct Packing {
     pub except: BTreeSet<Vec<u8>>,
     /// No time is later.
     pub latest: Option<i64>,
+    /// The directory of the view that becomes the archive's root.
+    pub base: Vec<u8>,
     /// Whether marks become whiteouts: for a layer on others, not for the whole.
     pub whiteouts: bool,
 }
@@ -30,7 +34,8 @@ pub(super) struct Packing {
 /// Writes all that a view shows.
 pub(super) fn pack(view: &View, packing: &Packing, out: impl Write) -> Result<()> {
     let mut packer = Packer { view, packing, writer: Writer::new(out), links: BTreeMap::new() };
-    let root = view.root()?;
+    let root = view.find(Path::new(OsStr::from_bytes(&packing.base)))?;
+    let root = root.ok_or_else(|| Error::call(format!("find {}", packing.base.escape_ascii()), Errno::ENOENT))?;
     packer.node(&root)?;
     packer.writer.finish().map(drop)
 }
@@ -76,7 +81,10 @@ impl<W: Write> Packer<'_, W> {
             }
             opened = Some(File::from(fd));
         }
-        let path: &[u8] = if node.path.is_empty() { b"./" } else { &node.path };
+        let path = match self.relative(&node.path) {
+            b"" => &b"./"[..],
+            path => path,
+        };
         let mut seconds = stat.st_mtime;
         let mut nanos = stat.st_mtime_nsec as u32;
         if let Some(latest) = self.packing.latest.filter(|latest| seconds >= *latest) {
@@ -89,7 +97,7 @@ impl<W: Write> Packer<'_, W> {
                 let item = Item { kind: EntryType::Link, link: first, xattrs: &[], ..item };
                 return self.writer.entry(&item, None);
             }
-            self.links.insert(id, node.path.clone());
+            self.links.insert(id, path.to_vec());
         }
         let device = (nix::sys::stat::major(stat.st_rdev) as u32, nix::sys::stat::minor(stat.st_rdev) as u32);
         match node.kind() {
@@ -114,9 +122,17 @@ impl<W: Write> Packer<'_, W> {
         }
     }
 
+    /// A path of the view as the archive has it.
+    fn relative<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        match self.packing.base.len() {
+            0 => path,
+            base => path.get(base + 1..).unwrap_or_default(),
+        }
+    }
+
     fn children(&mut self, node: &Node) -> Result<()> {
         if self.packing.whiteouts && !node.path.is_empty() && self.view.is_opaque(node)? {
-            let path = [&node.path, &b"/"[..], marks::PREFIX, marks::OPAQUE_SUFFIX].concat();
+            let path = [self.relative(&node.path), b"/", marks::PREFIX, marks::OPAQUE_SUFFIX].concat();
             self.writer.entry(&Item { path: &path, mode: 0, ..Item::default() }, None)?;
         }
         for child in self.view.list(node)? {
@@ -133,8 +149,8 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn whiteout(&mut self, node: &Node) -> Result<()> {
-        let name = node.name();
-        let path = [&node.path[..node.path.len() - name.len()], marks::PREFIX, name].concat();
+        let (name, path) = (node.name(), self.relative(&node.path));
+        let path = [&path[..path.len() - name.len()], marks::PREFIX, name].concat();
         self.writer.entry(&Item { path: &path, mode: 0, ..Item::default() }, None)
     }
 }

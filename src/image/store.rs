@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const VERSION: &str = "belljar image store 1\n";
-const LOCK_SH: u32 = 1;
+pub(super) const LOCK_SH: u32 = 1;
 
 /// A directory of layers, images and volumes, safe for any number of processes and threads at once.
 ///
@@ -202,7 +202,9 @@ impl Store {
     }
 
     fn has_leavings(&self) -> bool {
+        let anonymous = |entry: fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
         fs::read_dir(self.path("tmp")).is_ok_and(|mut entries| entries.next().is_some())
+            || fs::read_dir(self.path("volumes")).is_ok_and(|entries| entries.flatten().any(anonymous))
     }
 
     /// Removes the work of processes that have ended.
@@ -224,13 +226,19 @@ impl Store {
                 let _ = fs::remove_file(&path); // by somebody else meanwhile
             }
         }
+        // anonymous volumes whose sandbox has outlived its maker, and ended
+        for entry in fs::read_dir(self.path("volumes")).map_err(|e| fail(&e))?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") && is_free(&entry.path().join("lock")) {
+                fs::remove_dir_all(entry.path()).map_err(|e| fail(&e))?;
+            }
+        }
         Ok(())
     }
 }
 
 const PARTS: [&str; 7] = ["layers", "configs", "images", "leases", "locks", "tmp", "volumes"];
 
-fn unique() -> String {
+pub(super) fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
     format!("{}.{time}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))

@@ -242,7 +242,13 @@ impl Mount {
             ));
         }
         let slot = if context.by_parent {
-            let (idmap, to) = (self.options.idmapped.into(), builder.promise());
+            // what a store owns is the sandbox's as far as the file system can
+            let idmap = match (self.options.idmapped, &self.options.lease) {
+                (true, _) => 1,
+                (false, Some(_)) => 2,
+                (false, None) => 0,
+            };
+            let to = builder.promise();
             builder.parent_op(Op::Tree { path: &text, kind: stat.kind(), recursive: 1, idmap, to });
             to
         } else {

@@ -6,12 +6,16 @@ mod import;
 mod run;
 mod store;
 mod tree;
+mod volumes;
 
 use crate::harness::Test;
 use std::process::ExitCode;
 
 pub fn tests() -> Vec<Test> {
-    [attacks::tests, import::tests, store::tests, run::tests].into_iter().flat_map(|tests| tests()).collect()
+    [attacks::tests, import::tests, store::tests, run::tests, volumes::tests]
+        .into_iter()
+        .flat_map(|tests| tests())
+        .collect()
 }
 
 /// This program again, as one that is to be killed.
