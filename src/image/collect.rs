@@ -48,6 +48,10 @@ impl Store {
             for name in names(&self.path("configs"))?.into_iter().filter(|name| !configs.contains(name)) {
                 remove(&self.path("configs").join(name))?;
             }
+            for name in names(&self.path("patches"))?.into_iter().filter(|name| !configs.contains(name)) {
+                let path = self.path("patches").join(name);
+                fs::remove_dir_all(&path).map_err(|e| io_error(format!("remove {}", path.display()), &e))?;
+            }
             for name in names(&self.path("locks"))? {
                 let path = self.path("locks").join(name);
                 if is_free(&path) {

@@ -267,7 +267,7 @@ impl Store {
     pub fn squash(&self, name: &str, new: &str) -> Result<Image> {
         super::record::full_name(new)?;
         let (image, _held) = self.hold(name)?;
-        let view = View::open(image.layers().iter().map(|layer| self.layer_path(layer).join("tree")))?;
+        let view = View::open(self.trees(&image))?;
         let packing = Packing {
             uids: if Host::probe().may_map { Vec::new() } else { own_ids().0 },
             gids: if Host::probe().may_map { Vec::new() } else { own_ids().1 },

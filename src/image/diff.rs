@@ -57,7 +57,7 @@ impl Store {
     pub fn diff(&self, from: &str, to: &str) -> Result<Vec<Difference>> {
         let open = |name: &str| -> Result<(Side, crate::handle::Lease)> {
             let (image, lease) = self.hold(name)?;
-            let trees: Vec<PathBuf> = image.layers().iter().map(|layer| self.layer_path(layer).join("tree")).collect();
+            let trees = self.trees(&image);
             let view = View::open(trees.iter().cloned())?;
             Ok((Side { view, trees: trees.into_iter().rev().collect() }, lease))
         };

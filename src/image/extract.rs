@@ -26,6 +26,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags};
 use nix::sys::stat::{fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,9 +37,11 @@ use std::path::Path;
 const MAX_DIRECTORY_BYTES: usize = 24 << 20;
 
 /// What unpacking a layer gives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Unpacked {
     pub ends: Ends,
+    /// Directories that the archive does not describe.
+    pub implicit: BTreeSet<Vec<u8>>,
     pub entries: u64,
     pub left_out: LeftOut,
 }
@@ -56,12 +59,16 @@ pub(super) fn extract(chunks: Chunks, tree: &Path, skeleton: &Path, policy: &Pol
         // the root, unless the archive describes it
         directories: vec![(Vec::new(), 0o755, (0, 0))],
         directory_bytes: 0,
+        implicit: BTreeSet::new(),
         bytes: 0,
         entries: 0,
         left_out: LeftOut::default(),
     };
     match extractor.run(&mut archive) {
-        Ok(ends) => Ok(Unpacked { ends, entries: extractor.entries, left_out: extractor.left_out }),
+        Ok(ends) => {
+            let Extractor { entries, left_out, implicit, .. } = extractor;
+            Ok(Unpacked { ends, implicit, entries, left_out })
+        }
         Err(stop) => Err(stop.of(layer, archive.path.as_deref())),
     }
 }
@@ -76,6 +83,8 @@ struct Extractor<'a> {
     /// What directories are to become.
     directories: Vec<(Vec<u8>, u32, (i64, u32))>,
     directory_bytes: usize,
+    /// Those that the archive has not described yet.
+    implicit: BTreeSet<Vec<u8>>,
     bytes: u64,
     entries: u64,
     left_out: LeftOut,
@@ -212,6 +221,7 @@ impl Extractor<'_> {
         if self.directory_bytes > MAX_DIRECTORY_BYTES {
             return Err(Stop::flaw(FlawKind::TooManyEntries, "more directories than can be remembered"));
         }
+        self.implicit.remove(&path);
         self.directories.push((path, entry.mode, entry.mtime));
         Ok(())
     }
@@ -400,6 +410,7 @@ impl Extractor<'_> {
             // Parents that the archive does not describe are root's, mode 0755, of the epoch:
             // the tree is to depend on nothing else.
             self.directory_bytes += made.iter().map(|path| path.len() + 56).sum::<usize>();
+            self.implicit.extend(made.iter().cloned());
             self.directories.extend(made.into_iter().map(|path| (path, 0o755, (0, 0))));
             self.open.push((path.to_vec(), fd));
         }

@@ -5,7 +5,7 @@ use super::digest::Digest;
 use super::extract::{Unpacked, extract};
 use super::io_error;
 use super::limits::{Devices, Durability, FileCapabilities, Limits, Policy};
-use super::record::{Image, Layer, Platform, full_name};
+use super::record::{Image, Layer, Platform, full_name, parse_configuration};
 use super::source::{Blob, Blobs, Found};
 use super::store::{Store, Work};
 use crate::error::{Error, ErrorKind, Result};
@@ -273,6 +273,7 @@ impl Store {
     /// Writes a configuration and gives it a name; its layers are there, and leased.
     pub(super) fn enter(&self, name: &str, config: &[u8], durability: Durability) -> Result<Image> {
         let digest = Digest::of(config);
+        self.patch(digest, &parse_configuration(config, name)?.1, durability)?;
         let _held = self.lock_shared()?;
         self.write(&self.config_path(&digest), config, durability)?;
         self.record(name, digest, durability)
@@ -343,10 +344,15 @@ impl Store {
 
     /// Gives a complete layer its place; one that is there already stays.
     fn publish(&self, work: Work, unpacked: Unpacked, durability: Durability) -> Result<Layer> {
-        let Unpacked { ends, entries, left_out } = unpacked;
+        let Unpacked { ends, implicit, entries, left_out } = unpacked;
         let layer = Layer { diff_id: ends.plain, archive_bytes: ends.plain_bytes, entries, left_out };
         let record = work.path().join("layer.json");
         std::fs::write(&record, layer.to_json()).map_err(|e| io_error(format!("write {}", record.display()), &e))?;
+        if !implicit.is_empty() {
+            let list: Vec<u8> = implicit.iter().flat_map(|path| path.iter().chain(&[0])).copied().collect();
+            let path = work.path().join("implicit");
+            std::fs::write(&path, list).map_err(|e| io_error(format!("write {}", path.display()), &e))?;
+        }
         work.publish(&self.layer_path(&layer.diff_id), durability)?;
         Ok(layer)
     }

@@ -35,6 +35,7 @@ mod import;
 mod limits;
 mod marks;
 mod pack;
+mod patch;
 mod pax;
 mod record;
 mod run;

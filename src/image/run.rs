@@ -10,7 +10,7 @@ use crate::sys::path::OpenFlags;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// No system has a larger one.
@@ -33,16 +33,7 @@ impl RootFs {
     pub fn image(store: &Store, name: &str) -> Result<RootFs> {
         let (image, lease) = store.hold(name)?;
         let preset = preset(store, &image)?;
-        // overlayfs takes a directory once: a layer that is listed twice shows as its topmost
-        let mut layers: Vec<PathBuf> = Vec::new();
-        for layer in image.layers().iter().rev() {
-            let tree = store.layer_path(layer).join("tree");
-            if !layers.contains(&tree) {
-                layers.push(tree);
-            }
-        }
-        layers.reverse();
-        let mut root = RootFs::overlay(layers);
+        let mut root = RootFs::overlay(store.trees(&image));
         root.leases.push(lease);
         root.preset = Some(Arc::new(preset));
         Ok(root)
@@ -63,8 +54,7 @@ fn preset(store: &Store, image: &Image) -> Result<Preset> {
     let directory = config.working_dir().as_deref().filter(|directory| !directory.is_empty());
     preset.current_dir = directory.map(|directory| Path::new("/").join(directory));
     if let Some(user) = config.user().as_deref().filter(|user| !user.is_empty()) {
-        let layers = image.layers().iter().map(|layer| store.layer_path(layer).join("tree"));
-        resolve_user(user, &View::open(layers)?, &mut preset)?;
+        resolve_user(user, &View::open(store.trees(image))?, &mut preset)?;
     }
     Ok(preset)
 }

@@ -12,6 +12,7 @@
 //! STORE/leases/HEX           layers in use by whoever holds a flock on this file
 //! STORE/locks/HEX            held while this layer is being unpacked
 //! STORE/tmp/                 work under way, each directory locked by its process
+//! STORE/patches/HEX/         on top of an image whose archives do not describe all directories
 //! STORE/volumes/NAME/        see `Volume`
 //! ```
 //!
@@ -236,7 +237,7 @@ impl Store {
     }
 }
 
-const PARTS: [&str; 7] = ["layers", "configs", "images", "leases", "locks", "tmp", "volumes"];
+const PARTS: [&str; 8] = ["layers", "configs", "images", "leases", "locks", "patches", "tmp", "volumes"];
 
 pub(super) fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -5,6 +5,7 @@ mod attacks;
 mod import;
 mod run;
 mod store;
+mod tools;
 mod tree;
 mod volumes;
 
@@ -12,7 +13,7 @@ use crate::harness::Test;
 use std::process::ExitCode;
 
 pub fn tests() -> Vec<Test> {
-    [attacks::tests, import::tests, store::tests, run::tests, volumes::tests]
+    [attacks::tests, import::tests, store::tests, run::tests, volumes::tests, tools::tests]
         .into_iter()
         .flat_map(|tests| tests())
         .collect()
