@@ -3,6 +3,7 @@
 mod archives;
 mod attacks;
 mod import;
+mod random;
 mod run;
 mod store;
 mod tools;
@@ -13,7 +14,7 @@ use crate::harness::Test;
 use std::process::ExitCode;
 
 pub fn tests() -> Vec<Test> {
-    [attacks::tests, import::tests, store::tests, run::tests, volumes::tests, tools::tests]
+    [attacks::tests, import::tests, store::tests, run::tests, volumes::tests, tools::tests, random::tests]
         .into_iter()
         .flat_map(|tests| tests())
         .collect()

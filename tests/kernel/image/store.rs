@@ -19,7 +19,11 @@ pub fn tests() -> Vec<Test> {
         Test::new("image::store::verify_finds_every_change", &[], verify_finds_every_change),
         Test::new("image::store::sizes", &[], sizes),
         Test::new("image::store::two_processes_import_at_once", &[], two_processes_import_at_once),
-        Test::new("image::store::killed_imports_leave_nothing", &[], killed_imports_leave_nothing),
+        Test::new(
+            "image::store::killed_imports_and_commits_leave_nothing",
+            &[],
+            killed_imports_and_commits_leave_nothing,
+        ),
     ]
 }
 
@@ -152,6 +156,11 @@ fn sizes() -> Outcome {
 /// This program again, as one that imports: see `main`.
 pub fn importer(arguments: &str) -> ExitCode {
     let (store, layout) = arguments.split_once('|').unwrap_or_default();
+    if let Some(upper) = layout.strip_prefix("upper:") {
+        let commit = || belljar::image::Commit::upper(upper).parent("image").durability(Durability::Process);
+        let committed = Store::open(store).and_then(|store| store.commit(commit(), "committed"));
+        return ExitCode::from(u8::from(committed.is_err()));
+    }
     let imported = Store::open(store)
         .and_then(|store| store.import(Import::oci_layout(layout).durability(Durability::Process), "image"));
     match imported {
@@ -184,7 +193,7 @@ fn two_processes_import_at_once() -> Outcome {
     Ok(())
 }
 
-fn killed_imports_leave_nothing() -> Outcome {
+fn killed_imports_and_commits_leave_nothing() -> Outcome {
     let dir = TempDir::new()?;
     let (at, root) = (dir.path().join("layout"), dir.path().join("store"));
     layout(&at, &three_layers(), json!({}))?;
@@ -214,5 +223,28 @@ fn killed_imports_leave_nothing() -> Outcome {
     let store = Store::open(&root)?;
     assert!(store.verify()?.is_empty());
     assert_eq!(store.image("image")?.layers().len(), 3);
+    // and commits
+    let upper = dir.path().join("upper/upper");
+    fs::create_dir_all(&upper)?;
+    for i in 0..300 {
+        fs::write(upper.join(i.to_string()), vec![b'x'; 2000])?;
+    }
+    let started = std::time::Instant::now();
+    let upper_of = format!("upper:{}", dir.path().join("upper").display());
+    assert!(import_elsewhere(&root, Path::new(&upper_of))?.wait()?.success());
+    let whole = started.elapsed().max(Duration::from_millis(5));
+    let id = store.image("committed")?.id();
+    for i in 0..10 {
+        store.remove("committed")?;
+        store.gc()?;
+        let mut committer = import_elsewhere(&root, Path::new(&upper_of))?;
+        std::thread::sleep(whole * i / 10);
+        committer.kill()?;
+        committer.wait()?;
+        assert!(Store::open(&root)?.verify()?.is_empty());
+        assert!(import_elsewhere(&root, Path::new(&upper_of))?.wait()?.success());
+        assert_eq!(store.image("committed")?.id(), id);
+    }
+    assert!(store.verify()?.is_empty());
     Ok(())
 }
