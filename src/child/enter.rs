@@ -47,7 +47,7 @@ impl Child {
     }
 
     /// As [`enter`](Child::enter), confined by this security besides: what either of the two denies is denied. It
-    /// has the capabilities that both keep, the filters of both, the lower of both's limits. So it can never
+    /// has the capabilities that both keep, the filters of both, the lower of both's limits. It gains no new privileges. So it can never
     /// do more than the payload, whatever is given here.
     ///
     /// # Errors
@@ -74,15 +74,24 @@ impl Child {
         Ok(child)
     }
 
-    /// The init reports the end of a process that has entered only after the kernel has told us.
-    pub(super) fn await_report(&mut self) {
-        let end = Instant::now() + REPORT_BOUND;
+    /// Whether there is all that will be said of the end of a process that has entered: its init reports it only
+    /// after the kernel has told us. Waits for it at most this long.
+    pub(super) fn has_report(&mut self, timeout: Option<Duration>) -> bool {
+        let end = *self.ended.get_or_insert_with(Instant::now) + REPORT_BOUND;
+        let start = Instant::now();
         while self.reported.is_none() || self.used.is_none() {
             let left = end.saturating_duration_since(Instant::now());
-            let readable = socket::wait_readable(self.control.as_fd(), Some(left));
-            if !readable.is_ok_and(|readable| readable) || !self.hear() {
-                return; // the sandbox is gone, or its init is stuck: the status is lost
+            if left.is_zero() {
+                return true; // the init is stuck: the status is lost
+            }
+            let asked = timeout.map_or(left, |timeout| timeout.saturating_sub(start.elapsed()));
+            match socket::wait_readable(self.control.as_fd(), Some(left.min(asked))) {
+                Ok(true) if self.hear() => {}
+                Ok(false) if asked < left => return false,
+                Ok(false) => {}
+                _ => return true, // the sandbox is gone
             }
         }
+        true
     }
 }

@@ -72,6 +72,8 @@ pub struct Child {
     template: Arc<Template>,
     /// Whether it is a process that has entered a sandbox: its init is the parent.
     entered: bool,
+    /// When the end of such a process was first seen.
+    ended: Option<Instant>,
     started: Instant,
     /// What the shim reported of the payload's end: its status, and who asked for it.
     reported: Option<(ExitStatus, u32)>,
@@ -118,6 +120,7 @@ impl Child {
             init: template.init,
             template: template.clone(),
             entered: false,
+            ended: None,
             started: Instant::now(),
             reported: None,
             answer: None,
@@ -205,8 +208,8 @@ impl Child {
             Err(errno) => return Err(fail(errno)),
         };
         self.hear();
-        if self.entered {
-            self.await_report();
+        if self.entered && !self.has_report(timeout) {
+            return Ok(None);
         }
         let exit = self.judge(own);
         self.exit = Some(exit.clone());

@@ -8,7 +8,7 @@ use crate::sys::clone::Cloned;
 use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Well below the default send buffer of a UNIX socket (net.core.wmem_default, 208 KiB).
 const PACKET: usize = 32 * 1024;
@@ -24,6 +24,20 @@ pub(super) fn send_program(control: BorrowedFd<'_>, program: &Program) -> Result
     let mut fds = fds.as_slice();
     for packet in program.bytes().chunks(PACKET) {
         send(control, packet, std::mem::take(&mut fds))?;
+    }
+    Ok(())
+}
+
+/// The same to the init of a running sandbox, which may not read.
+pub(super) fn send_program_until(control: BorrowedFd<'_>, program: &Program, end: Instant) -> Result<()> {
+    let fds: Vec<_> = program.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
+    let mut fds = fds.as_slice();
+    for packet in program.bytes().chunks(PACKET) {
+        match socket::send_until(control, packet, std::mem::take(&mut fds), end) {
+            // it is gone, or waits no longer: what it said before is heard next
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+            Err(errno) => return Err(failure(program, 0, errno, "")),
+        }
     }
     Ok(())
 }
@@ -91,14 +105,9 @@ pub(super) fn wait_started(
     }
 }
 
-/// How long the init of a running sandbox may take to start one more process: it makes
-/// some twenty system calls, unless the sandbox is frozen.
-const ENTRY_BOUND: Duration = Duration::from_secs(10);
-
 /// Waits until a process that enters runs, or an op has failed. It belongs to the sandbox's init.
-pub(super) fn wait_entered(control: BorrowedFd<'_>, program: &Program) -> Result<(Cloned, Given)> {
+pub(super) fn wait_entered(control: BorrowedFd<'_>, program: &Program, end: Instant) -> Result<(Cloned, Given)> {
     let mut given = Given::default();
-    let end = Instant::now() + ENTRY_BOUND;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         match socket::wait_readable(control, Some(left)) {
@@ -158,5 +167,7 @@ fn lost(program: &Program) -> Error {
 /// The pid of a pidfd, as its fdinfo tells (pidfd_open(2)).
 fn pid_of(pidfd: &PidFd) -> Option<i32> {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+    let pid: i32 = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())?;
+    // -1: it has been reaped by now. 0 and less mean others to kill(2), and no process has the largest number.
+    Some(if pid > 0 { pid } else { i32::MAX })
 }

@@ -20,7 +20,7 @@ mod image;
 mod low;
 mod trees;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::plan::remedy::failure;
 use crate::program::{Op, Program, Request, Slot, given};
 use crate::sys::clone::{CloneExec, Cloned};
@@ -31,7 +31,7 @@ use crate::sys::{Errno, socket};
 use groups::Groups;
 use low::Low;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A running sandbox, as the parent holds it.
 #[derive(Debug)]
@@ -164,14 +164,27 @@ pub(crate) fn enter(sandbox: BorrowedFd<'_>, program: &Program) -> Result<Runnin
         return Err(failure(program, 0, Errno::EIO, ""));
     }
     let (control, theirs) = socket::seqpacket_pair().map_err(|errno| Error::call("make the control socket", errno))?;
-    // EPIPE, ECONNRESET: the sandbox has ended
-    socket::send(sandbox, &Request::Enter.encode(), &[theirs.as_fd()])
-        .map_err(|_| failure(program, 0, Errno::ESRCH, "").with_kind(ErrorKind::NotFound))?;
+    let end = Instant::now() + ENTRY_BOUND;
+    // What fits is there when it is asked for, so that the sandbox's init need not wait for us.
+    let early = handshake::fits(program);
+    if early {
+        handshake::send_program_until(control.as_fd(), program, end)?;
+    }
+    socket::send_until(sandbox, &Request::Enter.encode(), &[theirs.as_fd()], end).map_err(|errno| match errno {
+        Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => failure(program, 0, Errno::ESRCH, ""),
+        errno => failure(program, 0, errno, ""),
+    })?;
     drop(theirs);
-    handshake::send_program(control.as_fd(), program)?;
-    let (Cloned { pid, pidfd }, given) = handshake::wait_entered(control.as_fd(), program)?;
+    if !early {
+        handshake::send_program_until(control.as_fd(), program, end)?;
+    }
+    let (Cloned { pid, pidfd }, given) = handshake::wait_entered(control.as_fd(), program, end)?;
     Ok(Running { pid, pidfd, control, given, groups: Vec::new(), notes: Vec::new() })
 }
+
+/// How long the init of a running sandbox may take to start one more process: it makes
+/// some twenty system calls, unless the sandbox is frozen.
+const ENTRY_BOUND: Duration = Duration::from_secs(10);
 
 struct Launch<'a> {
     program: &'a Program,

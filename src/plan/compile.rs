@@ -101,11 +101,20 @@ pub(crate) fn compile_entry(
 ) -> Result<(Program, Streams)> {
     let mut payload_ids = check(template, command)?;
     command.limits().check_entry()?;
+    if template.confinement.needs_privilege() {
+        let what = "enter a sandbox whose payload may gain privileges and has a filter of system calls";
+        return Err(Error::new(ErrorKind::NotSupported, what).with_hint(
+            "no Security::allow_new_privileges, or Seccomp::Unconfined: such a filter takes CAP_SYS_ADMIN to install, \
+             which the sandbox's init has given up",
+        ));
+    }
     let mut defects = Vec::new();
     let tighter = tighter.map(|security| {
         payload_ids.capabilities &= security.capabilities.bits();
         let around = surroundings(&template.namespaces, &template.root, &template.mounts, security);
-        security.compile(&around, &mut Enforcement::default(), &mut defects)
+        let mut confinement = security.compile(&around, &mut Enforcement::default(), &mut defects);
+        confinement.gain_nothing(); // not what the sandbox's bounding set would allow
+        confinement
     });
     if !defects.is_empty() {
         return Err(Error::spec(defects));

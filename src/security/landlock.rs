@@ -126,9 +126,14 @@ pub(super) struct Domain {
 }
 
 impl Domain {
+    /// Whether there is anything in it.
+    pub fn restricts(&self) -> bool {
+        self.files | self.ports | self.scopes != 0
+    }
+
     pub fn lower(&self, builder: &mut Builder) {
         let Domain { files, ports, scopes, rules } = self;
-        if files | ports | scopes != 0 {
+        if self.restricts() {
             builder.op(Op::Landlock { files: *files, ports: *ports, scopes: *scopes, rules });
         }
     }

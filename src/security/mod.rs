@@ -158,6 +158,16 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
+    /// Whether to confine a process takes CAP_SYS_ADMIN: a filter or a Landlock domain without no_new_privs.
+    pub fn needs_privilege(&self) -> bool {
+        !self.no_new_privileges && (self.filter.is_some() || self.landlock.restricts())
+    }
+
+    /// Adds no_new_privs.
+    pub fn gain_nothing(&mut self) {
+        self.no_new_privileges = true;
+    }
+
     /// Whether the filter can end a process by SIGSYS: it has a return of SECCOMP_RET_KILL_PROCESS or
     /// SECCOMP_RET_TRAP.
     pub fn kills(&self) -> bool {

@@ -60,6 +60,9 @@ pub fn place(state: &mut State, streams: [Slot; 3], others: &[u8], keep: Slot) -
     if let Ok(image) = state.get(keep) {
         state.image = places.aside(image)?;
     }
+    if state.executed >= 0 {
+        state.executed = places.aside(state.executed)?;
+    }
     for i in 0..places.len {
         places.list[i].1 = places.aside(places.list[i].1)?;
     }
@@ -67,11 +70,11 @@ pub fn place(state: &mut State, streams: [Slot; 3], others: &[u8], keep: Slot) -
         call::dup3(*fd, *number, 0)?;
         state.highest = state.highest.max(*number);
     }
-    close_others(&mut places, [control, state.image])
+    close_others(&mut places, [control, state.image, state.executed])
 }
 
 /// Closes the gaps between what stays, from the lowest number up.
-fn close_others(places: &mut Places, unseen: [i32; 2]) -> Result<()> {
+fn close_others(places: &mut Places, unseen: [i32; 3]) -> Result<()> {
     let mut from = 0;
     loop {
         let kept = places.all().iter().map(|(number, _)| *number).chain(unseen);

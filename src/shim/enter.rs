@@ -7,10 +7,12 @@
 use crate::CONTROL;
 use crate::limits::{self, Limits};
 use crate::payload;
+use crate::program::wire::codec::Header;
+use crate::program::wire::op::Op;
 use crate::program::wire::report::{Report, Request, Used, cause};
 use crate::receive::{self, Received};
 use crate::run::Ops;
-use crate::state::{self, State, report, report_failure};
+use crate::state::{self, Slots, State, report, report_failure};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
 
@@ -18,7 +20,8 @@ use crate::sys::kernel::{Errno, Result, call};
 pub const MOST: usize = 64;
 
 /// Those that run: a table that is never touched where nobody enters.
-static mut LIST: [Process; MOST] = [Process { pid: 0, socket: 0, wall_end: 0, kill_at: 0, grace: 0, cause: 0 }; MOST];
+static mut LIST: [Process; MOST] =
+    [Process { pid: 0, socket: 0, executed: 0, pidfd: 0, wall_end: 0, kill_at: 0, grace: 0, cause: 0 }; MOST];
 
 /// Those that run.
 pub struct Entered {
@@ -26,6 +29,8 @@ pub struct Entered {
     len: usize,
     devpts: i32,
     without: u32,
+    /// Whether all are stopped, on request.
+    pub frozen: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -33,6 +38,9 @@ struct Process {
     pid: i32,
     /// -1 when its handle was given up.
     socket: i32,
+    /// The pipe that its exec closes, and its pidfd, until it has executed; -1 then.
+    executed: i32,
+    pidfd: i32,
     /// When its wall-clock time is over; 0 is never.
     wall_end: u64,
     /// When its grace is over, once it has been told to end; 0 before.
@@ -50,68 +58,99 @@ impl Entered {
     /// To be called once, by the only thread.
     pub unsafe fn new(devpts: i32, without: u32) -> Entered {
         // SAFETY: the only reference to the static, as this is called once.
-        Entered { list: unsafe { &mut *(&raw mut LIST) }, len: 0, devpts, without }
+        Entered { list: unsafe { &mut *(&raw mut LIST) }, len: 0, devpts, without, frozen: false }
     }
 
-    /// Starts the process whose Program comes over this socket: not beside those that are stopped.
-    pub fn start(&mut self, socket: i32, frozen: bool) {
+    /// Begins the process whose Program comes over this socket: not beside those that are stopped.
+    pub fn start(&mut self, socket: i32) {
         state::set_control(socket);
-        let started = match (frozen, self.len) {
+        let begun = match (self.frozen, self.len) {
             (true, _) => Err(Errno::EBUSY),
             (_, MOST) => Err(Errno::EMFILE),
-            _ => self.run(),
+            _ => self.begin(socket),
         };
-        match started {
-            Ok(Some((pid, pidfd, limits))) => {
-                report(Report::Started { pid }, &[pidfd]);
-                let wall_end = if limits.wall == 0 { 0 } else { limits::now().saturating_add(limits.wall) };
-                self.list[self.len] =
-                    Process { pid, socket, wall_end, kill_at: 0, grace: limits.grace, cause: cause::NONE };
+        match begun {
+            Ok(process) => {
+                self.list[self.len] = process;
                 self.len += 1;
-                let _ = call::close(pidfd); // ours: it was made for the report
             }
-            Ok(None) => drop(call::close(socket)), // an op failed, and that is reported
             Err(errno) => {
                 report_failure(0, errno, b"");
-                let _ = call::close(socket);
+                let _ = call::close(socket); // ours since the request
             }
         }
         state::set_control(CONTROL);
     }
 
-    /// Receives the Program and runs it in a new process. Gives its pid, its pidfd and its limits.
-    fn run(&mut self) -> Result<Option<(i32, i32, Limits)>> {
-        // SAFETY: this is the only thread, and who had a Program before has executed or ended.
-        let Received { header, bytes, slots } = unsafe { receive::program(state::control()) }?;
-        let mut ops = Ops::of(&header, bytes);
-        let mut state = State::new(slots, 0, header.without | self.without);
-        state.devpts = self.devpts;
+    /// Receives the Program and runs it in a new process.
+    fn begin(&mut self, socket: i32) -> Result<Process> {
+        // SAFETY: this is the only thread, and who had a Program before has a copy of its own, or has executed.
+        let Received { header, bytes, mut slots } = unsafe { receive::program(socket, true) }?;
+        let begun = self.split(socket, &header, bytes, &mut slots);
+        slots.close(header.fds);
+        receive::release(bytes);
+        begun
+    }
+
+    fn split(&self, socket: i32, header: &Header, bytes: &'static [u8], slots: &mut Slots) -> Result<Process> {
+        let mut gone = [PollFd { fd: socket, events: 0, revents: 0 }];
+        call::poll(&mut gone, Some([0, 0]))?;
+        if gone[0].revents != 0 {
+            return Err(Errno::EPIPE); // who wanted it waits no longer
+        }
+        let mut limits = Limits::default();
+        for op in Ops::of(header, bytes) {
+            if let Ok(Op::Limits { wall, cpu, grace }) = op {
+                limits = Limits { wall, cpu, grace };
+            }
+        }
+        let [executed, end] = call::pipe(O_CLOEXEC)?;
+        let mut state = State::new(slots.copy(), 0, header.without | self.without);
+        (state.devpts, state.executed) = (self.devpts, end);
         let mut pidfd = -1i32;
-        let mut args = CloneArgs {
+        let args = CloneArgs {
             flags: CLONE_PIDFD,
             pidfd: &raw mut pidfd as u64,
             exit_signal: SIGCHLD as u64,
             ..CloneArgs::default()
         };
-        let started = payload::split(&mut ops, &mut state, &mut args);
-        state.slots.close(header.fds);
-        receive::release(bytes);
-        if !matches!(started, Ok(Some(_))) && pidfd >= 0 {
-            call::close(pidfd)?;
+        let split = payload::split_copy(&mut Ops::of(header, bytes), &mut state, &args);
+        let _ = call::close(end); // ours: the process has its own
+        match split {
+            Ok(pid) => {
+                let wall_end = if limits.wall == 0 { 0 } else { limits::now().saturating_add(limits.wall) };
+                let grace = limits.grace;
+                Ok(Process { pid, socket, executed, pidfd, wall_end, kill_at: 0, grace, cause: cause::NONE })
+            }
+            Err(errno) => {
+                let _ = call::close(executed); // ours
+                Err(errno)
+            }
         }
-        Ok(started?.map(|pid| (pid, pidfd, state.limits)))
     }
 
     /// Fills in what is to be polled; gives how many.
     pub fn watched(&self, fds: &mut [PollFd]) -> usize {
-        for (fd, process) in fds.iter_mut().zip(&self.list[..self.len]) {
-            *fd = PollFd { fd: process.socket, events: POLLIN, revents: 0 };
+        let all = self.list[..self.len].iter().flat_map(|process| [process.socket, process.executed]);
+        let mut count = 0;
+        for (to, fd) in fds.iter_mut().zip(all.filter(|fd| *fd >= 0)) {
+            *to = PollFd { fd, events: POLLIN, revents: 0 };
+            count += 1;
         }
-        self.len
+        count
+    }
+
+    /// Does what there is to do about one of them.
+    pub fn event(&mut self, fd: i32) {
+        match self.list[..self.len].iter_mut().find(|process| process.executed == fd) {
+            Some(process) => process.has_executed(),
+            None => self.request(fd),
+        }
     }
 
     /// Does what the library asks on one of the sockets.
-    pub fn request(&mut self, socket: i32) {
+    fn request(&mut self, socket: i32) {
+        let frozen = self.frozen;
         let Some(process) = self.list[..self.len].iter_mut().find(|process| process.socket == socket) else { return };
         let mut packet = [0u8; 8];
         match call::receive(socket, &mut packet, MSG_DONTWAIT, |fd| drop(call::close(fd))) {
@@ -121,7 +160,7 @@ impl Entered {
                 Some(Request::Signal(signal)) => drop(call::kill(process.pid, signal)),
                 Some(Request::Detach) => process.let_go(),
                 Some(Request::Kill(cause)) => process.kill(-process.pid, cause),
-                Some(Request::Terminate(grace)) => process.terminate(cause::HANDLE, u64::from(grace) * 1000),
+                Some(Request::Terminate(grace)) => process.terminate(cause::HANDLE, u64::from(grace) * 1000, frozen),
                 _ => process.kill(-process.pid, cause::HANDLE),
             },
             _ => {
@@ -145,12 +184,12 @@ impl Entered {
 
     /// Ends those whose time is over.
     pub fn come(&mut self) {
-        let now = limits::now();
+        let (now, frozen) = (limits::now(), self.frozen);
         for process in self.list[..self.len].iter_mut().filter(|one| one.due_at() != 0 && one.due_at() <= now) {
             if process.kill_at != 0 {
                 process.kill(-process.pid, process.cause);
             } else {
-                process.terminate(cause::WALL_TIME, process.grace);
+                process.terminate(cause::WALL_TIME, process.grace, frozen);
             }
         }
     }
@@ -159,6 +198,7 @@ impl Entered {
     pub fn exited(&mut self, pid: i32, status: i32, usage: &Rusage, cause: u32) {
         let Some(at) = self.list[..self.len].iter().position(|process| process.pid == pid) else { return };
         let mut process = self.list[at];
+        process.has_executed();
         self.len -= 1;
         self.list[at] = self.list[self.len];
         if process.socket < 0 {
@@ -185,7 +225,7 @@ impl Process {
     }
 
     /// Tells it to end, and kills it later; one that was told before can only get less time.
-    fn terminate(&mut self, cause: u32, grace: u64) {
+    fn terminate(&mut self, cause: u32, grace: u64, frozen: bool) {
         if grace == 0 {
             return self.kill(-self.pid, cause);
         }
@@ -196,7 +236,21 @@ impl Process {
         }
         (self.kill_at, self.cause) = (end, cause);
         let _ = call::kill(self.pid, SIGTERM); // ESRCH: it has ended, and is reaped next
-        let _ = call::kill(self.pid, SIGCONT); // else a stopped one would never hear it
+        if !frozen {
+            let _ = call::kill(self.pid, SIGCONT); // else a stopped one would never hear it
+        }
+    }
+
+    /// The process has executed its program, or has ended: then it has reported why before.
+    fn has_executed(&mut self) {
+        if self.executed < 0 {
+            return;
+        }
+        state::set_control(self.socket);
+        report(Report::Started { pid: self.pid }, &[self.pidfd]);
+        state::set_control(CONTROL);
+        let _ = (call::close(self.executed), call::close(self.pidfd)); // ours
+        (self.executed, self.pidfd) = (-1, -1);
     }
 
     /// Kills it, or the process group of its session. What it has started elsewhere ends with the sandbox.

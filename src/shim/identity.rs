@@ -8,6 +8,9 @@ use crate::sys::kernel::{Errno, Result, call, vfork};
 
 /// setns(2) into the namespace in a slot.
 pub fn join(state: &mut State, kind: u64, fd: Slot) -> Result<()> {
+    if kind == CLONE_NEWNS {
+        state.open_children();
+    }
     if kind == CLONE_NEWNS && state.proc_self < 0 {
         // the /proc that will be seen then need not know this process
         state.proc_self = call::openat(AT_FDCWD, c"/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC, 0).unwrap_or(-1);

@@ -56,7 +56,7 @@ pub const CONTROL: i32 = 3;
 extern "C" fn main() -> ! {
     let _ = call::set_name(c"belljar"); // a label for ps, nothing hangs on it
     // SAFETY: this is the only thread, and there was no Program before.
-    match unsafe { receive::program(CONTROL) } {
+    match unsafe { receive::program(CONTROL, false) } {
         Ok(received) => run::program(received),
         Err(errno) => {
             state::report_failure(0, errno, b"the Program did not arrive whole");

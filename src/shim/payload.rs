@@ -8,7 +8,7 @@ use crate::run::{self, Ops};
 use crate::state::{self, State};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::raw::syscall;
-use crate::sys::kernel::vfork::{Stack, vfork};
+use crate::sys::kernel::vfork::{Stack, fork, vfork};
 use crate::sys::kernel::{Errno, Result, call, path};
 use crate::watch;
 use core::ffi::CStr;
@@ -48,33 +48,34 @@ pub fn start(ops: &mut Ops, state: &mut State, payload: &Payload) -> Result<()> 
     }
     let watched = watch::Watched::prepare(state, payload)?;
     let mut args = CloneArgs { exit_signal: SIGCHLD as u64, ..CloneArgs::default() };
-    match split(ops, state, &mut args)? {
-        Some(pid) => watched.watch(pid),
-        None => call::exit_group(125),
-    }
-}
-
-/// Runs the rest of a Program in a process of its own, which reports to [`state::control`].
-/// Gives its pid, or `None` when an op failed and it has reported that.
-pub fn split(ops: &mut Ops, state: &mut State, args: &mut CloneArgs) -> Result<Option<i32>> {
-    let control = state::control();
-    FAILED.store(false, Ordering::Relaxed);
     let mut child = (ops, state);
-    // SAFETY: the only reference to the static: the process that had it before has executed or
-    // ended, as this function then returned.
+    // SAFETY: the only reference to the static: the payload is started once, by the only thread.
     let stack = unsafe { &mut *(&raw mut STACK) };
     // SAFETY: this is the only thread of the process, without thread-local storage; the
     // child runs the rest of the Program on `child`, which outlives the clone because
     // this frame sleeps until the child has executed or ended.
-    let pid = unsafe { vfork(args, stack, in_child, (&raw mut child).cast()) }?;
-    state::set_control(control); // the child may have moved its own
-    Ok(if FAILED.load(Ordering::Relaxed) { None } else { Some(pid) })
+    let pid = unsafe { vfork(&mut args, stack, in_child, (&raw mut child).cast()) }?;
+    state::set_control(CONTROL); // the child may have moved its own
+    if FAILED.load(Ordering::Relaxed) {
+        call::exit_group(125); // the child has reported
+    }
+    watched.watch(pid)
+}
+
+/// Runs the rest of a Program in a process with a copy of this memory, while this one goes on: whatever runs in the sandbox
+/// may stop a process that enters it (they have the same uid), and who sleeps until it executes sleeps as long.
+pub fn split_copy(ops: &mut Ops, state: &mut State, args: &CloneArgs) -> Result<i32> {
+    // SAFETY: this is the only thread, so the child is a whole process.
+    match unsafe { fork(args) }? {
+        0 => run::rest(ops, state),
+        pid => Ok(pid),
+    }
 }
 
 /// # Safety
-/// `argument` points to the pair of `split`.
+/// `argument` points to the pair of `start`.
 unsafe extern "C" fn in_child(argument: *mut u8) -> ! {
-    // SAFETY: `split` passes a pointer to its pair, and sleeps while we use it.
+    // SAFETY: `start` passes a pointer to its pair, and sleeps while we use it.
     let (ops, state) = unsafe { &mut *argument.cast::<(&mut Ops, &mut State)>() };
     run::rest(ops, state)
 }

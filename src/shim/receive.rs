@@ -3,6 +3,7 @@
 use crate::CONTROL;
 use crate::program::wire::codec::{HEADER, Header, Slot, TREES};
 use crate::state::{Slots, State};
+use crate::sys::kernel::abi::{POLLIN, PollFd};
 use crate::sys::kernel::raw::syscall;
 use crate::sys::kernel::{Errno, Result, call};
 
@@ -17,34 +18,58 @@ pub struct Received {
 const INLINE: usize = 64 * 1024;
 static mut BUFFER: [u8; INLINE] = [0; INLINE];
 
-/// Receives a Program, and the descriptors that the parent had at hand.
+/// Receives a Program, and the descriptors that the parent had at hand. `bounded`: not for longer than
+/// five seconds between its packets.
 ///
 /// # Safety
 /// To be called by the only thread, when nothing of the Program before is used any more.
-pub unsafe fn program(socket: i32) -> Result<Received> {
+pub unsafe fn program(socket: i32, bounded: bool) -> Result<Received> {
     // SAFETY: the only reference to the static, as the caller answers for the one before.
     let mut buffer: &'static mut [u8] = unsafe { &mut *(&raw mut BUFFER) };
     // SAFETY: as above.
     let mut slots = unsafe { Slots::take() };
-    let mut into = Into { slots: &mut slots, next: 0 };
-    let mut got = call::receive(socket, buffer, 0, |fd| into.put(fd))?;
-    let header = Header::decode(buffer.get(..HEADER).ok_or(Errno::EPROTO)?).ok_or(Errno::EPROTO)?;
+    match fill(socket, bounded, &mut slots, &mut buffer) {
+        Ok((header, total)) => Ok(Received { header, bytes: &buffer[HEADER..total], slots }),
+        Err(errno) => {
+            slots.close(u32::MAX);
+            release(&buffer[HEADER..]);
+            Err(errno)
+        }
+    }
+}
+
+/// Fills the buffer, or a larger one in its place. Gives the header and the length.
+fn fill(socket: i32, bounded: bool, slots: &mut Slots, buffer: &mut &'static mut [u8]) -> Result<(Header, usize)> {
+    let mut into = Into { slots, next: 0 };
+    let mut got = next(socket, bounded, buffer, &mut into)?;
+    let header = Header::decode(buffer[..got].get(..HEADER).ok_or(Errno::EPROTO)?).ok_or(Errno::EPROTO)?;
     let total = header.total as usize;
     if total > buffer.len() {
         let large = map(total)?;
         large[..got].copy_from_slice(&buffer[..got]);
-        buffer = large;
+        *buffer = large;
     }
     while got < total {
-        match call::receive(socket, &mut buffer[got..total], 0, |fd| into.put(fd))? {
+        match next(socket, bounded, &mut buffer[got..total], &mut into)? {
             0 => return Err(Errno::EPIPE),
             n => got += n,
         }
     }
-    if into.next as u32 != header.fds {
+    if into.next as u32 != header.fds || total < HEADER {
         return Err(Errno::EPROTO);
     }
-    Ok(Received { header, bytes: &buffer[HEADER..total], slots })
+    Ok((header, total))
+}
+
+fn next(socket: i32, bounded: bool, buffer: &mut [u8], into: &mut Into<'_>) -> Result<usize> {
+    if bounded {
+        match call::poll(&mut [PollFd { fd: socket, events: POLLIN, revents: 0 }], Some([5, 0])) {
+            Ok(0) => return Err(Errno::ETIMEDOUT),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    call::receive(socket, buffer, 0, |fd| into.put(fd))
 }
 
 /// Waits for the parent's word that the id maps are written, and for the trees that it has

@@ -11,7 +11,8 @@ use core::ffi::CStr;
 
 /// A new mount namespace is a copy whose mounts still receive the host's changes
 /// (or, in the same user namespace, even share them): mount_namespaces(7).
-pub fn private_mounts() -> Result<()> {
+pub fn private_mounts(state: &mut State) -> Result<()> {
+    state.open_children();
     call::mount(None, c"/", None, MS_REC | MS_PRIVATE, None)
 }
 

@@ -98,7 +98,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         }
         Op::EnterNetwork {} => network::enter(),
 
-        Op::PrivateMounts {} => root::private_mounts(),
+        Op::PrivateMounts {} => root::private_mounts(state),
         Op::Scratch { bytes, inodes } => root::scratch(state, bytes, inodes),
         Op::OpenLayer { path, dev, ino, to } => root::open_layer(state, path, dev, ino, to),
         Op::StageTree { slot, name } => root::stage_tree(state, slot, name),

@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::program::wire::codec::{SLOTS, Sink, Slot};
 use crate::program::wire::op::without;
 use crate::program::wire::report::{REPORT_MAX, Report};
-use crate::sys::kernel::abi::{MSG_NOSIGNAL, O_PATH};
+use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call, path};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -28,6 +28,12 @@ impl Slots {
         // what is 0 already is not written: an untouched page stays one
         table.iter_mut().filter(|fd| **fd != 0).for_each(|fd| *fd = 0);
         Slots(table)
+    }
+
+    /// The same table, for a process that gets a copy of this memory.
+    pub fn copy(&mut self) -> Slots {
+        // SAFETY: the caller does not use its own while the copy is used: only the new process does.
+        Slots(unsafe { &mut *core::ptr::from_mut(self.0) })
     }
 
     /// Closes the `count` descriptors that came with the Program.
@@ -61,6 +67,8 @@ pub struct State {
     pub without: u32,
     /// This process in the /proc of the host, when it is needed.
     pub proc_self: i32,
+    /// The list of its children there, where it is no init.
+    pub children: i32,
     /// The tmpfs in which the root is put together.
     pub scratch: i32,
     /// The new root.
@@ -87,6 +95,8 @@ pub struct State {
     pub limits: Limits,
     /// The program to execute, where it is no path; -1 for one that is.
     pub image: i32,
+    /// The end of a pipe that the exec is to close, if somebody waits for it.
+    pub executed: i32,
     /// The highest number of the payload's descriptors.
     pub highest: i32,
     /// What the kernel said of the last failure.
@@ -100,6 +110,7 @@ impl State {
             trees,
             without,
             proc_self: -1,
+            children: -1,
             scratch: -1,
             root: -1,
             view: -1,
@@ -114,8 +125,25 @@ impl State {
             meter: -1,
             limits: Limits::default(),
             image: -1,
+            executed: -1,
             highest: 2,
             message: Message::new(),
+        }
+    }
+
+    /// Opens the list of this process's children (CONFIG_PROC_CHILDREN), for one that is no init: before the root
+    /// changes, for the /proc of a layer may be anything.
+    pub fn open_children(&mut self) {
+        const NONBLOCK: i32 = 0o4000;
+        if self.children >= 0 || call::getpid().is_ok_and(|pid| pid == 1) {
+            return;
+        }
+        let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | NONBLOCK;
+        let Ok(fd) = call::openat(AT_FDCWD, c"/proc/thread-self/children", flags, 0) else { return };
+        if call::fstatfs(fd).is_ok_and(|stat| stat.f_type == PROC_SUPER_MAGIC) {
+            self.children = fd;
+        } else {
+            let _ = call::close(fd); // ours
         }
     }
 

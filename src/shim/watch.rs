@@ -46,7 +46,7 @@ pub struct Watched {
 
 impl Watched {
     /// Opens what will be watched, before there is a child to miss.
-    pub fn prepare(state: &State, payload: &Payload) -> Result<Watched> {
+    pub fn prepare(state: &mut State, payload: &Payload) -> Result<Watched> {
         let (host, lock) = (state.get(payload.host)?, state.get(payload.lock).unwrap_or(-1));
         // All signals are blocked since before the clone; a blocked signal is delivered
         // to the signalfd even though PID 1 ignores what it does not handle.
@@ -55,9 +55,9 @@ impl Watched {
         let mut children = -1;
         if !init {
             call::prctl(PR_SET_CHILD_SUBREAPER, 1, 0)?;
-            let flags = O_RDONLY | O_CLOEXEC;
             // Without CONFIG_PROC_CHILDREN the payload's session is what can be killed.
-            children = call::openat(AT_FDCWD, c"/proc/thread-self/children", flags, 0).unwrap_or(-1);
+            state.open_children();
+            children = state.children;
         }
         let limits = state.limits;
         let counted = state.meter >= 0;
@@ -102,22 +102,28 @@ impl Watched {
         let _ = call::close_range(DEVPTS as u32 + 1, u32::MAX, 0);
         let _ = call::close_range(0, 2, 0);
         // What is left to do here takes no privilege but to signal the payload, whatever its uid,
-        // and to give those who enter their ids and capabilities.
+        // and to give those who enter their ids, capabilities and terminals.
         let _ = call::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
         if let Ok((_, permitted, _)) = call::capget() {
-            let _ = call::capset(permitted & (1 << CAP_KILL | 1 << CAP_SETUID | 1 << CAP_SETGID | keep), 0);
+            let _ = call::capset(
+                permitted & (1 << CAP_CHOWN | 1 << CAP_KILL | 1 << CAP_SETUID | 1 << CAP_SETGID | keep),
+                0,
+            );
         }
         let limits = Watch::start(limits, payload, started, counted);
         report(Report::Started { pid: payload }, &[]);
         // SAFETY: the only thread is here once: this function does not return.
         let entered = unsafe { Entered::new(DEVPTS, without) };
-        let (cause, detached, terminated, frozen) = (cause::NONE, false, false, false);
-        let mut tree = Tree { payload, init, started, wall: 0, detached, cause, terminated, frozen, limits, entered };
+        let (cause, detached, terminated, more) = (cause::NONE, false, false, false);
+        let mut tree = Tree { payload, init, started, wall: 0, detached, cause, terminated, more, limits, entered };
         loop {
             tree.turn();
         }
     }
 }
+
+/// The most that is done about one kind of event before the others are looked at.
+const SOME: usize = 64;
 
 struct Tree {
     payload: i32,
@@ -130,8 +136,8 @@ struct Tree {
     cause: u32,
     /// Whether it has been told so by SIGTERM: then its end is ours, whichever it is.
     terminated: bool,
-    /// Whether all are stopped, on request.
-    frozen: bool,
+    /// Whether there is more to reap than was at once.
+    more: bool,
     limits: Watch,
     /// The other processes that the host holds.
     entered: Entered,
@@ -140,7 +146,7 @@ struct Tree {
 impl Tree {
     fn turn(&mut self) {
         let watched = |fd| PollFd { fd, events: POLLIN, revents: 0 };
-        let mut fds = [watched(-1); 3 + enter::MOST];
+        let mut fds = [watched(-1); 3 + 2 * enter::MOST];
         fds[..3].copy_from_slice(&[watched(SIGNALS), watched(CONTROL), watched(HOST)]);
         if self.detached {
             fds[1].fd = -1;
@@ -149,22 +155,28 @@ impl Tree {
         let entered = self.entered.watched(&mut fds[3..]);
         let fds = &mut fds[..3 + entered];
         let idle = [self.limits.idle(), self.entered.idle()].into_iter().flatten().min();
-        match call::poll(fds, idle) {
+        match call::poll(fds, if self.more { Some([0, 0]) } else { idle }) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => self.kill(cause::HOST_DIED), // blind, it can hold nothing
+            Err(_) => self.kill(cause::NONE), // blind, it can hold nothing
         }
         if fds[0].revents != 0 {
             self.signals();
         }
+        if self.more {
+            self.reap();
+        }
         for fd in fds[3..].iter().filter(|fd| fd.revents != 0) {
             self.reap(); // what has ended by now has done so by itself
-            self.entered.request(fd.fd);
+            self.entered.event(fd.fd);
         }
         if fds[1].revents != 0 {
-            self.request();
+            let _ = self.request(); // whether there was one
         }
         if fds[2].revents != 0 && !self.detached {
-            self.kill(cause::HOST_DIED);
+            while self.request() {} // its last words may have been to let go
+            if !self.detached {
+                self.kill(cause::HOST_DIED);
+            }
         }
         let due = self.limits.due();
         self.come(due);
@@ -184,37 +196,50 @@ impl Tree {
                 self.cause = cause;
                 self.terminated = true;
                 let _ = call::kill(self.payload, SIGTERM);
-                if !self.frozen {
+                if !self.entered.frozen {
                     let _ = call::kill(self.payload, SIGCONT); // else a stopped one would never hear it
                 }
             }
         }
     }
 
-    /// Forwards what was sent to this process; reaps on SIGCHLD.
+    /// Forwards what was sent to this process from outside; reaps on SIGCHLD. Not more than some
+    /// at once: whoever floods us does not keep us from the rest.
     fn signals(&mut self) {
-        let mut info = [0u8; 128]; // struct signalfd_siginfo, its first word is the number
-        while let Ok(128) = call::read(SIGNALS, &mut info) {
-            match i32::from_le_bytes([info[0], info[1], info[2], info[3]]) {
+        let mut info = [0u8; 128]; // struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ssi_pid …
+        for _ in 0..SOME {
+            let Ok(128) = call::read(SIGNALS, &mut info) else { return };
+            let word = |at: usize| i32::from_le_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
+            // seen from a pid namespace, who is outside has no number
+            let ours = !self.init || word(12) == 0;
+            match word(0) {
                 SIGCHLD => self.reap(),
-                signal => drop(call::kill(self.payload, signal)),
+                SIGCONT if self.entered.frozen => {}
+                signal if ours => drop(call::kill(self.payload, signal)),
+                _ => {}
             }
         }
     }
 
     fn reap(&mut self) {
-        while let Ok((pid, status, usage)) = call::wait4(-1, WNOHANG) {
-            if pid == 0 {
-                return;
-            }
-            if pid == self.payload {
-                self.over(status, &usage);
-            }
-            self.entered.exited(pid, status, &usage, self.cause);
+        if let Ok((1.., status, usage)) = call::wait4(self.payload, WNOHANG) {
+            self.over(status, &usage);
         }
+        for _ in 0..SOME {
+            match call::wait4(-1, WNOHANG) {
+                Ok((pid @ 1.., status, usage)) if pid == self.payload => self.over(status, &usage),
+                Ok((pid @ 1.., status, usage)) => self.entered.exited(pid, status, &usage, self.cause),
+                _ => {
+                    self.more = false;
+                    return;
+                }
+            }
+        }
+        self.more = true;
     }
 
-    fn request(&mut self) {
+    /// Does what the host asks; false when it asks nothing.
+    fn request(&mut self) -> bool {
         let mut packet = [0u8; 8];
         let mut came = -1;
         let answer = call::receive(CONTROL, &mut packet, MSG_DONTWAIT, |fd| {
@@ -222,7 +247,7 @@ impl Tree {
         });
         match answer {
             Ok(8) => match Request::decode(&packet) {
-                Some(Request::Enter) => self.entered.start(came, self.frozen),
+                Some(Request::Enter) => self.entered.start(came),
                 Some(Request::Signal(SIGKILL) | Request::KillInit) => self.kill_payload(cause::HANDLE),
                 Some(Request::Signal(signal)) => drop(call::kill(self.payload, signal)),
                 Some(Request::Detach) => self.detached = true,
@@ -235,10 +260,13 @@ impl Tree {
                 }
                 None => self.kill(cause::HANDLE),
             },
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // EMFILE: it wanted to pass a descriptor for which there is no room
+            Err(Errno::EMFILE) => drop(call::close(came)),
+            Err(Errno::EAGAIN | Errno::EINTR) => return false,
             // closed: the handle is gone, and with it whoever wanted this sandbox
             _ => self.kill(cause::HANDLE),
         }
+        true
     }
 
     /// SIGSTOP or SIGCONT to everybody: kill(2) with -1 reaches all processes of the pid
@@ -249,7 +277,7 @@ impl Tree {
             true => call::kill(-1, signal).err().map_or(0, |errno| errno.0),
             false => Errno::EOPNOTSUPP.0,
         };
-        self.frozen = signal == SIGSTOP && errno == 0;
+        self.entered.frozen = signal == SIGSTOP && errno == 0;
         report(Report::Answer { errno }, &[]);
     }
 

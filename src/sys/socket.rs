@@ -61,6 +61,30 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     }
 }
 
+/// As [`send`], but waits for room at most until `end`.
+///
+/// # Errors
+/// `ETIMEDOUT`, and those of [`send`].
+pub(crate) fn send_until(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], end: Instant) -> Result<()> {
+    let fds: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    loop {
+        match call::send(socket.as_raw_fd(), bytes, &fds, MSG_DONTWAIT) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let left = end.saturating_duration_since(Instant::now());
+                let time = Some([i64::try_from(left.as_secs()).unwrap_or(i64::MAX), left.subsec_nanos() as i64]);
+                let mut poll = [PollFd { fd: socket.as_raw_fd(), events: POLLOUT, revents: 0 }];
+                match call::poll(&mut poll, time) {
+                    Ok(0) => return Err(Errno::ETIMEDOUT),
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            answer => return answer.map(drop),
+        }
+    }
+}
+
 /// As [`send`], but does not wait for room.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod errors;
 mod fds;
 mod freeze;
 mod harness;
+mod hostile;
 mod hosts;
 mod identity;
 #[cfg(feature = "image")]
@@ -125,6 +126,7 @@ fn main() -> ExitCode {
         enter::tests,
         entry::tests,
         errors::tests,
+        hostile::tests,
         hosts::tests,
         attacks::tests,
     ])

@@ -13,6 +13,7 @@
 //! | `socketpair` | all | UNIX; `EAFNOSUPPORT` | the same |
 //! | `ptrace`, `process_vm_readv`, `process_vm_writev` | allowed | `EPERM`, unless CAP_SYS_PTRACE is kept | nothing but debuggers needs them |
 //! | `io_uring_*` | allowed before Docker 25 | `EPERM` | makes sockets and opens files past a filter |
+//! | `prlimit64` that sets limits by pid | allowed | `EPERM` | the sandbox's init may have the payload's uid |
 //! | `unshare` without namespaces | denied | allowed | `CLONE_FS`, `CLONE_FILES` only give up sharing |
 //! | `memfd_secret`, `modify_ldt`, `fanotify_mark` | allowed | `EPERM` | nearly unused |
 //! | `personality` UNAME26 | allowed | `EPERM` | the same |
@@ -60,7 +61,7 @@ const ALLOWED: &[&str] = &[
     "get_thread_area", "getcpu", "getegid", "getegid32", "geteuid", "geteuid32", "getgid", "getgid32", "getgroups",
     "getgroups32", "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getresgid", "getresgid32", "getresuid",
     "getresuid32", "getrlimit", "getrusage", "getsid", "gettid", "getuid", "getuid32", "ioprio_get", "ioprio_set",
-    "kill", "pause", "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64", "restart_syscall", "rseq",
+    "kill", "pause", "pidfd_open", "pidfd_send_signal", "prctl", "restart_syscall", "rseq",
     "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr", "sched_getparam",
     "sched_getscheduler", "sched_rr_get_interval", "sched_rr_get_interval_time64", "sched_setaffinity",
     "sched_setattr", "sched_setparam", "sched_setscheduler", "sched_yield", "set_robust_list", "set_thread_area",
@@ -200,6 +201,8 @@ fn common(personalities: &[u64]) -> SeccompProfile {
     let mut profile = SeccompProfile::otherwise(DENY)
         .allow(ALLOWED.iter().copied())
         .set(["clone3"], NO_CALL)
+        .rule("prlimit64", [Argument::int(0).is(0)], ALLOW)
+        .rule("prlimit64", [Argument::long(2).is(0)], ALLOW)
         .rule("clone", none(Argument::long(0), CLONE_NEW), ALLOW)
         .rule("unshare", none(Argument::long(0), CLONE_NEW | CLONE_NEWTIME), ALLOW);
     for personality in personalities {

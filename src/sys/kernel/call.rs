@@ -329,6 +329,14 @@ pub fn signal_default(signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// pipe2(2): the end to read from and the one to write to.
+pub fn pipe(flags: i32) -> Result<[i32; 2]> {
+    let mut ends = [-1i32; 2];
+    // SAFETY: the kernel writes two ints.
+    unsafe { syscall!(pipe2, ends.as_mut_ptr(), flags) }?;
+    Ok(ends)
+}
+
 /// ppoll(2) without a signal mask; `None` waits without bound.
 pub fn poll(fds: &mut [PollFd], timeout: Option<[i64; 2]>) -> Result<usize> {
     let time = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);

@@ -24,7 +24,7 @@ errnos! {
     EAGAIN = 11, ENOMEM = 12, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20,
     EISDIR = 21, EINVAL = 22, EMFILE = 24, ETXTBSY = 26, EFBIG = 27, ENOSPC = 28, EROFS = 30, EPIPE = 32,
     ERANGE = 34, ENAMETOOLONG = 36, ENOSYS = 38, ELOOP = 40, ENODATA = 61, EPROTO = 71, EOVERFLOW = 75, EBADFD = 77, EUSERS = 87, EDQUOT = 122,
-    EOPNOTSUPP = 95, ECONNRESET = 104, ETIMEDOUT = 110, ESTALE = 116,
+    EOPNOTSUPP = 95, ECONNRESET = 104, ENOTCONN = 107, ETIMEDOUT = 110, ESTALE = 116,
 }
 
 /// What a system call gives: a value, or why not.
@@ -54,7 +54,7 @@ numbers! {
     flock = 73/32, ftruncate = 77/46, chdir = 80/49, fchdir = 81/50, fchmod = 91/52, fchown = 93/55,
     umask = 95/166, getrusage = 98/165, setsid = 112/157, setgroups = 116/159, setresuid = 117/147, setresgid = 119/149,
     capget = 125/90, capset = 126/91, fstatfs = 138/44, pivot_root = 155/41, prctl = 157/167,
-    futex = 202/98, getcpu = 309/168, sched_getaffinity = 204/123, sched_setaffinity = 203/122,
+    futex = 202/98, pipe2 = 293/59, getcpu = 309/168, sched_getaffinity = 204/123, sched_setaffinity = 203/122,
     chroot = 161/51, mount = 165/40, umount2 = 166/39, sethostname = 170/161, setdomainname = 171/162,
     clock_gettime = 228/113, openat = 257/56, mkdirat = 258/34, mknodat = 259/33, fchownat = 260/54, newfstatat = 262/79,
     setxattr = 188/5, fsetxattr = 190/7, fgetxattr = 193/10,
