@@ -99,6 +99,8 @@ fn main() -> ExitCode {
         drop(entry::once());
     }
     belljar::testing::disable(0);
+    #[cfg(feature = "tokio")]
+    drop(tokio::once());
     // So does the move out of a v2 group that is to hand down controllers.
     cgroup::prepare();
     harness::run(&[

@@ -24,6 +24,11 @@ pub fn tests() -> Vec<Test> {
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(10);
 
+/// Makes what a reactor makes once for the process.
+pub fn once() -> std::io::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map(drop)
+}
+
 fn run(test: impl Future<Output = Fallible<()>>) -> Fallible<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(test)
 }
