@@ -171,15 +171,15 @@ fn cpu_time_of_short_lives() -> Fallible<()> {
 fn cpu_time_that_nobody_reaps() -> Fallible<()> {
     let script = "$SIG{CHLD} = 'IGNORE'; \
                   while (1) { if (fork) { wait } else { $i = 0; $i++ while $i < 100000; exit } }";
-    let run = |limits: CgroupLimits, wall| {
+    let run = |limits: CgroupLimits, cpu, wall| {
         let mut command = Command::new("perl");
-        command.arg("-e").arg(script).cpu_time(400 * MS).wall_time(wall);
+        command.arg("-e").arg(script).cpu_time(cpu).wall_time(wall);
         host().limits(limits).build().and_then(|sandbox| sandbox.status(&command))
     };
-    let exit = run(crate::cgroup::limits(), Duration::from_secs(60))?;
+    let exit = run(crate::cgroup::limits(), 400 * MS, Duration::from_secs(60))?;
     assert_eq!(exit.verdict, Verdict::CpuTimeLimit, "{exit:?}");
-    // control: the same is not to be seen without
-    let exit = run(CgroupLimits::none(), Duration::from_millis(1500))?;
+    // control: the same is not to be seen without, but for what the forks take of the parent's time
+    let exit = run(CgroupLimits::none(), 1000 * MS, 1500 * MS)?;
     assert_eq!(exit.verdict, Verdict::WallTimeLimit, "{exit:?}");
     Ok(())
 }
