@@ -130,11 +130,13 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
                 id_map::write(launch.pid()?, uid, gid, deny_setgroups != 0, helper != 0)
             }
-            Op::Tree { path, kind, recursive, idmap, to } => {
-                trees::clone(path, kind, recursive != 0, trees::IdMapping::of(idmap), launch.pid()?).map(|tree| {
-                    launch.notes.extend(tree.note);
-                    launch.trees.push((to, tree.fd));
-                })
+            Op::Tree { path, dev, ino, kind, recursive, idmap, to } => {
+                trees::clone(path, (dev, ino, kind), recursive != 0, trees::IdMapping::of(idmap), launch.pid()?).map(
+                    |tree| {
+                        launch.notes.extend(tree.note);
+                        launch.trees.push((to, tree.fd));
+                    },
+                )
             }
             _ => break, // from here on by the shim
         };

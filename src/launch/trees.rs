@@ -35,15 +35,22 @@ pub(super) struct Tree {
     pub note: Option<String>,
 }
 
-/// Clones the tree at `path`, whose root must be of this kind (`S_IF…`), with its ids
+/// Clones the tree at `path`, whose root must be this inode (device, number, `S_IF…`), with its ids
 /// mapped as in the user namespace of `pid`.
-pub(super) fn clone(path: &CStr, kind: u32, recursive: bool, ids: IdMapping, pid: i32) -> Result<Tree, Failure> {
+pub(super) fn clone(
+    path: &CStr,
+    expected: (u64, u64, u32),
+    recursive: bool,
+    ids: IdMapping,
+    pid: i32,
+) -> Result<Tree, Failure> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive;
     let fd = path::with_long_path(path, |dir, path| call::open_tree(dir, path, flags))?;
     // SAFETY: the kernel has just made this descriptor for us.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    if call::fstat(fd.as_raw_fd())?.kind() != kind {
+    let stat = call::fstat(fd.as_raw_fd())?;
+    if (stat.dev(), stat.ino, stat.kind()) != expected {
         return Err(Failure(Errno::ESTALE, "it is not what it was when the sandbox was compiled".into()));
     }
     if ids == IdMapping::No {

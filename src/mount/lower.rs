@@ -249,7 +249,15 @@ impl Mount {
                 (false, None) => 0,
             };
             let to = builder.promise();
-            builder.parent_op(Op::Tree { path: &text, kind: stat.kind(), recursive: 1, idmap, to });
+            builder.parent_op(Op::Tree {
+                path: &text,
+                dev: stat.dev(),
+                ino: stat.ino,
+                kind: stat.kind(),
+                recursive: 1,
+                idmap,
+                to,
+            });
             to
         } else {
             grab(&text, &stat, 0, builder)

@@ -310,6 +310,8 @@ fn tree(source: &Path, how: Source, recursive: bool, builder: &mut Builder) -> R
     let path = &c_path(source);
     builder.parent_op(Op::Tree {
         path,
+        dev: stat.dev(),
+        ino: stat.ino,
         kind: S_IFDIR,
         recursive: recursive.into(),
         idmap: if idmap { 2 } else { 0 },

@@ -118,7 +118,7 @@ ops! { 'a;
     JoinFirst = 4 { kind: u64, fd: Slot, name: &'a CStr }
     /// Clone a tree of the host (`kind` is S_IFMT bits) and map its ids into the sandbox
     /// (`idmap`: 0 no, 1 yes, 2 if the file system can).
-    Tree = 3 { path: &'a CStr, kind: u32, recursive: u32, idmap: u32, to: Slot }
+    Tree = 3 { path: &'a CStr, dev: u64, ino: u64, kind: u32, recursive: u32, idmap: u32, to: Slot }
 
     // ---- control groups, by the parent -----------------------------------------
     /// Let a v2 group hand down controllers; where the caller's own process is in the way, it
