@@ -20,26 +20,23 @@ pub(super) fn fits(program: &Program) -> bool {
 
 /// Sends the Program with the descriptors at hand, in the order of their slots.
 pub(super) fn send_program(control: BorrowedFd<'_>, program: &Program) -> Result<()> {
-    let fds: Vec<_> = program.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
-    let mut fds = fds.as_slice();
-    for packet in program.bytes().chunks(PACKET) {
-        send(control, packet, std::mem::take(&mut fds))?;
-    }
-    Ok(())
+    packets(program, |packet, fds| send(control, packet, fds))
 }
 
 /// The same to the init of a running sandbox, which may not read.
 pub(super) fn send_program_until(control: BorrowedFd<'_>, program: &Program, end: Instant) -> Result<()> {
+    packets(program, |packet, fds| match socket::send_until(control, packet, fds, end) {
+        // it is gone, or waits no longer: what it said before is heard next
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        Err(errno) => Err(failure(program, 0, errno, "")),
+    })
+}
+
+/// The Program in packets, the first of which has its descriptors.
+fn packets(program: &Program, mut send: impl FnMut(&[u8], &[BorrowedFd<'_>]) -> Result<()>) -> Result<()> {
     let fds: Vec<_> = program.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
     let mut fds = fds.as_slice();
-    for packet in program.bytes().chunks(PACKET) {
-        match socket::send_until(control, packet, std::mem::take(&mut fds), end) {
-            // it is gone, or waits no longer: what it said before is heard next
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
-            Err(errno) => return Err(failure(program, 0, errno, "")),
-        }
-    }
-    Ok(())
+    program.bytes().chunks(PACKET).try_for_each(|packet| send(packet, std::mem::take(&mut fds)))
 }
 
 /// Tells the shim that its ids are mapped, and sends it the trees.

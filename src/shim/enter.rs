@@ -12,7 +12,7 @@ use crate::program::wire::op::Op;
 use crate::program::wire::report::{Report, Request, Used, cause};
 use crate::receive::{self, Received};
 use crate::run::Ops;
-use crate::state::{self, Slots, State, report, report_failure};
+use crate::state::{self, State, report, report_failure};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
 
@@ -85,14 +85,15 @@ impl Entered {
     /// Receives the Program and runs it in a new process.
     fn begin(&mut self, socket: i32) -> Result<Process> {
         // SAFETY: this is the only thread, and who had a Program before has a copy of its own, or has executed.
-        let Received { header, bytes, mut slots } = unsafe { receive::program(socket, true) }?;
-        let begun = self.split(socket, &header, bytes, &mut slots);
-        slots.close(header.fds);
+        let Received { header, bytes, slots } = unsafe { receive::program(socket, true) }?;
+        let mut state = State::new(slots, 0, header.without | self.without);
+        let begun = self.split(socket, &header, bytes, &mut state);
+        state.slots.close(header.fds); // the new process has its own
         receive::release(bytes);
         begun
     }
 
-    fn split(&self, socket: i32, header: &Header, bytes: &'static [u8], slots: &mut Slots) -> Result<Process> {
+    fn split(&self, socket: i32, header: &Header, bytes: &'static [u8], state: &mut State) -> Result<Process> {
         let mut gone = [PollFd { fd: socket, events: 0, revents: 0 }];
         call::poll(&mut gone, Some([0, 0]))?;
         if gone[0].revents != 0 {
@@ -105,7 +106,6 @@ impl Entered {
             }
         }
         let [executed, end] = call::pipe(O_CLOEXEC)?;
-        let mut state = State::new(slots.copy(), 0, header.without | self.without);
         (state.devpts, state.executed) = (self.devpts, end);
         let mut pidfd = -1i32;
         let args = CloneArgs {
@@ -114,7 +114,7 @@ impl Entered {
             exit_signal: SIGCHLD as u64,
             ..CloneArgs::default()
         };
-        let split = payload::split_copy(&mut Ops::of(header, bytes), &mut state, &args);
+        let split = payload::split_copy(&mut Ops::of(header, bytes), state, &args);
         let _ = call::close(end); // ours: the process has its own
         match split {
             Ok(pid) => {

@@ -30,12 +30,6 @@ impl Slots {
         Slots(table)
     }
 
-    /// The same table, for a process that gets a copy of this memory.
-    pub fn copy(&mut self) -> Slots {
-        // SAFETY: the caller does not use its own while the copy is used: only the new process does.
-        Slots(unsafe { &mut *core::ptr::from_mut(self.0) })
-    }
-
     /// Closes the `count` descriptors that came with the Program.
     pub fn close(&mut self, count: u32) {
         for fd in self.0.iter_mut().take(count as usize).filter(|fd| **fd > 0) {
