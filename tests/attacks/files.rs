@@ -5,6 +5,7 @@ use crate::harness::Need;
 use belljar::{Bytes, Capabilities, Capability, Mount, Upper};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const USER: &[Need] = &[Need::UserNamespaces];
 const OVERLAY: &[Need] = &[Need::UserNamespaces, Need::UserOverlay];
@@ -28,17 +29,27 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Swaps a path between a directory and a link out while `body` runs.
+/// Swaps a path between a directory and a link out while `body` runs: many times at once, then with the directory in
+/// place for longer and longer (to 32 ms), so that on any machine some attempts see a swap and some see none.
 fn while_swapping<T>(
     shared: &std::path::Path,
     outside: &std::path::Path,
     body: impl FnOnce() -> Fallible<T>,
 ) -> Fallible<T> {
+    /// Stops the swapper when the body panics, too: the scope waits for it.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| -> std::io::Result<u64> {
             let (here, away, link) = (shared.join("data"), shared.join("away"), shared.join("link"));
             let mut swaps = 0;
+            let mut pauses =
+                [Duration::ZERO; 48].into_iter().chain((0..16).map(|k| Duration::from_micros(1 << k))).cycle();
             while !stop.load(Ordering::Relaxed) {
                 std::fs::rename(&here, &away)?;
                 symlink(outside, &link)?;
@@ -46,13 +57,14 @@ fn while_swapping<T>(
                 std::thread::yield_now();
                 std::fs::remove_file(&here)?;
                 std::fs::rename(&away, &here)?;
-                std::thread::yield_now();
+                std::thread::sleep(pauses.next().unwrap_or_default());
                 swaps += 1;
             }
             Ok(swaps)
         });
+        let stopping = Stop(&stop);
         let done = body();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let swaps = swapper.join().map_err(|_| "the swapper panicked")??;
         assert!(swaps > 10, "marker: only {swaps} swaps");
         done
