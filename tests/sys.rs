@@ -12,6 +12,7 @@ use belljar::sys::mount::{
 use belljar::sys::namespace::{self, NamespaceFlags};
 use belljar::sys::path::{self, CWD, Device, FileKind, OpenFlags, Resolve};
 use belljar::sys::pidfd::PidFd;
+use belljar::sys::seccomp::{Listener, Place, Response};
 use belljar::sys::{Errno, socket};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -992,4 +993,83 @@ fn waiting_ends_in_time() {
         });
         assert_eq!(socket::wait_any(&[other.as_fd(), b.as_fd()], None).unwrap(), [false, true]);
     });
+}
+
+/// A filter that notifies one call with the native ABI, and allows all others.
+fn notifying(number: libc::c_long) -> Vec<u8> {
+    let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+    let steps: [(u16, u8, u8, u32); 6] = [
+        (0x20, 0, 0, 4),
+        (0x15, 0, 3, arch),
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, number as u32),
+        (0x06, 0, 0, 0x7fc0_0000),
+        (0x06, 0, 0, 0x7fff_0000),
+    ];
+    let bytes = |(code, jt, jf, k): (u16, u8, u8, u32)| [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()].concat();
+    steps.into_iter().flat_map(bytes).collect()
+}
+
+#[test]
+fn listeners_answer_the_calls_of_a_thread() {
+    let (to, from) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        nix::sys::prctl::set_no_new_privs().unwrap();
+        assert_eq!(error(Listener::install(&[0; 8])), Errno::EINVAL);
+        to.send(Listener::install(&notifying(libc::SYS_getppid)).unwrap()).unwrap();
+        assert_eq!(error(Listener::install(&notifying(libc::SYS_getppid))), Errno::EBUSY);
+        // SAFETY: the call takes no argument.
+        let asked = || unsafe { libc::syscall(libc::SYS_getppid, 11, 12, 13, 14, 15, 16) };
+        let ask = || match asked() {
+            -1 => Err(std::io::Error::last_os_error().raw_os_error().unwrap()),
+            value => Ok(value),
+        };
+        [(); 6].map(|()| ask())
+    });
+    let listener = from.recv().unwrap();
+    assert!(is_cloexec(listener.as_fd()));
+    let next = || {
+        assert!(socket::wait_readable(listener.as_fd(), Some(Duration::from_secs(10))).unwrap());
+        listener.receive().unwrap()
+    };
+    let first = next();
+    assert_eq!((i64::from(first.number), first.arguments), (libc::SYS_getppid, [11, 12, 13, 14, 15, 16]));
+    assert!(first.thread as i32 != own_pid() && first.instruction_pointer != 0);
+    let process = PidFd::open(own_pid()).unwrap();
+    assert!(listener.is_waiting(first.id).unwrap());
+    assert_eq!(error(listener.respond(first.id, Response::Errno(Errno(0)))), Errno::EINVAL);
+    listener.respond(first.id, Response::Value(-77_000)).unwrap();
+    assert_eq!(error(listener.respond(first.id + 100, Response::Continue)), Errno::ENOENT);
+    listener.respond(next().id, Response::Errno(Errno::EXDEV)).unwrap();
+    listener.respond(next().id, Response::Continue).unwrap();
+    let file = sealed_executable(c"injected", b"injected").unwrap();
+    let read = |number| {
+        let copy = process.copy_fd(number).unwrap();
+        fs::read_to_string(format!("/proc/self/fd/{}", copy.as_raw_fd())).unwrap()
+    };
+    // chosen, close-on-exec, in two steps; and the lowest free one in one
+    let (call, place) = (next(), Place { number: Some(700), close_on_exec: true });
+    assert_eq!(listener.add_fd(call.id, file.as_fd(), place).unwrap(), 700);
+    assert_eq!(read(700), "injected");
+    listener.respond(call.id, Response::Value(700)).unwrap();
+    let call = next();
+    let lowest = listener.add_fd_and_respond(call.id, file.as_fd(), Place::default()).or_else(|errno| {
+        assert_eq!(errno, Errno::EINVAL, "before Linux 5.14");
+        let number = listener.add_fd(call.id, file.as_fd(), Place::default())?;
+        listener.respond(call.id, Response::Value(number.into())).map(|()| number)
+    });
+    let lowest = i64::from(lowest.unwrap());
+    assert!(lowest > 2);
+    let last = next();
+    assert!(listener.is_waiting(last.id).unwrap());
+    // whoever still waits is told that there is no such call
+    drop(listener);
+    let parent = std::os::unix::process::parent_id() as i64;
+    let answers = thread.join().unwrap();
+    assert_eq!(answers, [Ok(-77_000), Err(libc::EXDEV), Ok(parent), Ok(700), Ok(lowest), Err(libc::ENOSYS)]);
+    for number in [700, lowest as i32] {
+        // SAFETY: the descriptors that were put into this process.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    assert_eq!(error(process.copy_fd(1_000_000)), Errno::EBADF);
 }

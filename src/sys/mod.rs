@@ -6,7 +6,7 @@
 //! [`namespace`] joins and makes them, [`mount`] is the mount API of Linux 5.2 and mount(2),
 //! [`path`] opens beneath a root, [`tree`] walks what others have written, [`pidfd`] names
 //! processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`xattr`] sets attributes, [`socket`] passes
-//! descriptors. Functions take borrowed descriptors and give owned ones; errors are
+//! descriptors, [`seccomp`] answers the system calls of others. Functions take borrowed descriptors and give owned ones; errors are
 //! [`Errno`], the kernel's own.
 //!
 //! What cannot be made safe is not here: there is no function that runs a closure
@@ -25,6 +25,7 @@ pub mod pidfd;
 pub mod pty;
 #[cfg(feature = "tokio")]
 pub(crate) mod reactor;
+pub mod seccomp;
 pub mod socket;
 pub mod tree;
 pub mod xattr;

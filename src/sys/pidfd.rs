@@ -1,6 +1,6 @@
 //! Processes by descriptor: a number can be reused, a pidfd cannot.
 //!
-//! pidfd_open(2) (Linux 5.3), pidfd_send_signal(2) (5.1), waitid(2) `P_PIDFD` (5.4).
+//! pidfd_open(2) (Linux 5.3), pidfd_send_signal(2) (5.1), waitid(2) `P_PIDFD` (5.4), pidfd_getfd(2) (5.6).
 //! Contract: <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>.
 
 use super::kernel::abi::*;
@@ -33,6 +33,18 @@ impl PidFd {
     /// `ESRCH` (it has been reaped), `EPERM`, `EINVAL` (no such signal).
     pub fn send_signal(&self, signal: i32) -> Result<()> {
         call::pidfd_send_signal(self.0.as_raw_fd(), signal).map(drop)
+    }
+
+    /// A copy of a descriptor of the process (pidfd_getfd(2), Linux 5.6), close-on-exec: both mean the same open file, offset and
+    /// all.
+    ///
+    /// # Errors
+    /// `EPERM` (the caller may not trace the process, ptrace(2)), `EBADF` (nothing is open there), `ESRCH`, `EMFILE`.
+    pub fn copy_fd(&self, number: u32) -> Result<OwnedFd> {
+        // SAFETY: the call takes no pointer.
+        let fd = unsafe { syscall!(pidfd_getfd, self.0.as_raw_fd(), number, 0) }?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
     /// Waits until the process has exited, at most `timeout` (`None`: without bound).

@@ -279,7 +279,51 @@ pub const KEYCTL_JOIN_SESSION_KEYRING: u32 = 1;
 
 // <linux/seccomp.h>, <linux/filter.h>
 pub const SECCOMP_SET_MODE_FILTER: u32 = 1;
+pub const SECCOMP_GET_NOTIF_SIZES: u32 = 3;
 pub const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;
+pub const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
+pub const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 32;
+pub const SECCOMP_IOCTL_NOTIF_RECV: usize = 0xc050_2100;
+pub const SECCOMP_IOCTL_NOTIF_SEND: usize = 0xc018_2101;
+pub const SECCOMP_IOCTL_NOTIF_ID_VALID: usize = 0x4008_2102;
+pub const SECCOMP_IOCTL_NOTIF_ADDFD: usize = 0x4018_2103;
+pub const SECCOMP_USER_NOTIF_FLAG_CONTINUE: u32 = 1;
+pub const SECCOMP_ADDFD_FLAG_SETFD: u32 = 1;
+pub const SECCOMP_ADDFD_FLAG_SEND: u32 = 2;
+
+/// `struct seccomp_notif`, with the `struct seccomp_data` in it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SeccompNotif {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub nr: i32,
+    pub arch: u32,
+    pub instruction_pointer: u64,
+    pub args: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SeccompNotifResp {
+    pub id: u64,
+    pub val: i64,
+    pub error: i32,
+    pub flags: u32,
+}
+
+/// `struct seccomp_notif_addfd`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SeccompNotifAddfd {
+    pub id: u64,
+    pub flags: u32,
+    pub srcfd: u32,
+    pub newfd: u32,
+    pub newfd_flags: u32,
+}
 
 /// `struct sock_fprog`: the number of instructions, 8 bytes each, and where they are.
 #[repr(C)]
