@@ -10,7 +10,7 @@ use super::view::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Lease;
 use crate::host::Host;
-use crate::rootfs::{Changes, InInitLayer, Ranges};
+use crate::rootfs::{Changes, InInitLayer, Ranges, noted_ids};
 use crate::sys::path::{FileKind, OpenFlags};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -188,12 +188,12 @@ impl<'a> Commit<'a> {
         };
         let fd: OwnedFd = match &self.from {
             From::Upper(path) => {
+                (packing.uids, packing.gids) = noted_ids(path)?.unwrap_or_else(own_ids);
                 let path = path.join("upper");
                 let file = fs::File::open(&path).map_err(|e| {
                     io_error(format!("open the upper {}", path.display()), &e)
                         .with_hint("the directory that was given to Upper::Persist")
                 })?;
-                (packing.uids, packing.gids) = own_ids();
                 file.into()
             }
             From::Changes(changes) => {
@@ -205,7 +205,7 @@ impl<'a> Commit<'a> {
                         packing.except.insert(path.as_os_str().as_bytes().to_vec());
                     }
                 }
-                (packing.uids, packing.gids) = changes.ids().unwrap_or_else(own_ids);
+                (packing.uids, packing.gids) = changes.written_ids().unwrap_or_else(own_ids);
                 let upper = changes.upper().try_clone_to_owned();
                 // opened anew: a descriptor that only names cannot be listed
                 let upper = upper.map_err(|e| io_error("copy a descriptor", &e))?;
@@ -217,11 +217,11 @@ impl<'a> Commit<'a> {
     }
 }
 
-/// Without a map: an ordinary user's own files are root's, root's are as they are.
+/// Where nothing is noted: an ordinary user's own files are root's, root's are as they are.
 pub(super) fn own_ids() -> (Ranges, Ranges) {
     let host = Host::probe();
     match host.may_map {
-        true => (vec![(0, 0x7000_0000, 65536)], vec![(0, 0x7000_0000, 65536)]),
+        true => (Vec::new(), Vec::new()),
         false => (vec![(0, host.uid, 1)], vec![(0, host.gid, 1)]),
     }
 }
@@ -268,14 +268,8 @@ impl Store {
         super::record::full_name(new)?;
         let (image, _held) = self.hold(name)?;
         let view = View::open(self.trees(&image))?;
-        let packing = Packing {
-            uids: if Host::probe().may_map { Vec::new() } else { own_ids().0 },
-            gids: if Host::probe().may_map { Vec::new() } else { own_ids().1 },
-            except: BTreeSet::new(),
-            latest: None,
-            base: Vec::new(),
-            whiteouts: false,
-        };
+        let (uids, gids) = own_ids();
+        let packing = Packing { uids, gids, except: BTreeSet::new(), latest: None, base: Vec::new(), whiteouts: false };
         let (layer, _lease) = self.add_packed(&view, &packing, Durability::Disk)?;
         let mut config = self.config_value(&image)?;
         config["rootfs"]["diff_ids"] = json!([layer.to_string()]);

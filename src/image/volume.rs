@@ -17,7 +17,6 @@ use super::store::{LOCK_SH, Store, flock, is_free, unique};
 use super::view::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Lease;
-use crate::host::Host;
 use crate::mount::Mount;
 use crate::rootfs::{Base, RootFs};
 use crate::sys::kernel::abi::{LOCK_EX, LOCK_NB};
@@ -205,15 +204,9 @@ impl Volume {
         }
         let view = View::open(layers.iter().cloned())?;
         let Some(node) = view.find(path.as_ref())?.filter(|node| node.is_dir()) else { return Ok(()) };
-        let user = !Host::probe().may_map;
-        let packing = Packing {
-            uids: if user { own_ids().0 } else { Vec::new() },
-            gids: if user { own_ids().1 } else { Vec::new() },
-            except: BTreeSet::new(),
-            latest: None,
-            base: node.path.clone(),
-            whiteouts: false,
-        };
+        let (uids, gids) = own_ids();
+        let packing =
+            Packing { uids, gids, except: BTreeSet::new(), latest: None, base: node.path.clone(), whiteouts: false };
         let work = self.store.work()?;
         let tree = work.path().join("tree");
         DirBuilder::new().mode(0o755).create(&tree).map_err(|e| io_error(format!("make {}", tree.display()), &e))?;

@@ -49,7 +49,10 @@ pub(crate) fn compile(
     mounts.check_sockets(&sockets)?;
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
-    let mut kept = root.lower(template.source(ids, without), &targets, &mut builder)?.with_ids(Template::ranges(ids));
+    let mut kept = root
+        .lower(template.source(ids, without), &targets, &mut builder)?
+        .with_ids(Template::ranges(ids))
+        .with_note()?;
     // a persistent upper, which has a lock of its own, goes with no lease of ids
     kept.lock = kept.lock.or(lease.map(|lease| lease.lock));
     let kept = kept.with_leases(root.leases.iter().chain(mounts.leases()));

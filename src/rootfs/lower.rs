@@ -1,6 +1,7 @@
 //! The root file system as ops.
 
 use super::changes::Basis;
+use super::persist;
 use super::*;
 use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
@@ -10,8 +11,7 @@ use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{call, path};
 use crate::sys::{Errno, socket};
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 /// overlayfs takes no more (`OVL_MAX_STACK`).
@@ -230,7 +230,7 @@ impl RootFs {
             Upper::None => op::upper::NONE,
             Upper::Discard { .. } => op::upper::SCRATCH,
             Upper::Persist(path) => {
-                let lock = prepare_persistent(path, layers.last(), source)?;
+                let lock = persist::prepare(path, layers.last(), source)?;
                 if source.by_parent {
                     let slot = tree(path, source, false, builder)?;
                     builder.op(Op::StageTree { slot, name: c"p" });
@@ -318,39 +318,6 @@ fn tree(source: &Path, how: Source, recursive: bool, builder: &mut Builder) -> R
         to,
     });
     Ok(to)
-}
-
-/// Makes the directories of a persistent upper and locks them. The merged root has the mode of the upper's, whose it is
-/// to look like the topmost layer's, whatever the caller's umask.
-fn prepare_persistent(path: &Path, top: Option<&PathBuf>, source: Source) -> Result<File> {
-    let fail = |what: &str, e: std::io::Error| {
-        Error::call(format!("{what} the upper {}", path.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-            .with_hint("a directory that the caller may write, on a file system like ext4, xfs, btrfs or tmpfs")
-    };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| fail("make", e))?;
-    let lock = File::open(path).map_err(|e| fail("open", e))?;
-    call::flock(lock.as_raw_fd(), LOCK_EX | LOCK_NB).map_err(|errno| match errno {
-        Errno::EAGAIN => Error::call(format!("lock the upper {}", path.display()), Errno::EBUSY)
-            .with_hint("a directory of its own for each sandbox, or this one after the other sandbox has ended"),
-        errno => fail("lock", errno.into()),
-    })?;
-    for name in ["upper", "work"] {
-        let directory = path.join(name);
-        match fs::DirBuilder::new().mode(0o755).create(&directory) {
-            Ok(()) => {
-                if let (false, Some((uid, gid))) = (source.idmap, source.owner) {
-                    chown(&directory, Some(uid), Some(gid)).map_err(|e| fail("own", e))?;
-                }
-                if let Some(top) = top.filter(|_| name == "upper") {
-                    let like = fs::metadata(top).map_err(|e| fail("take the mode of the layers for", e))?.permissions();
-                    fs::set_permissions(&directory, like).map_err(|e| fail("set the mode of", e))?;
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(fail("make", e)),
-        }
-    }
-    Ok(lock)
 }
 
 // The lock is sent along, so that it lasts as long as the sandbox, host or no host.

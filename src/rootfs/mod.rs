@@ -6,6 +6,7 @@
 mod changes;
 mod init_layer;
 mod lower;
+mod persist;
 
 use crate::handle::{Lease, Namespace};
 use crate::preset::Preset;
@@ -14,6 +15,8 @@ pub(crate) use changes::Ranges;
 pub use changes::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals};
 use init_layer::Entry;
 pub(crate) use lower::{Kept, Source, Target};
+#[cfg(feature = "image")]
+pub(crate) use persist::noted as noted_ids;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,8 +66,8 @@ pub enum Upper {
         /// The most files and directories.
         inodes: u64,
     },
-    /// A directory of the host, which gets subdirectories `upper` and `work`. Kept, and
-    /// locked (flock(2)) against a second sandbox. Its file system must take
+    /// A directory of the host, which gets subdirectories `upper` and `work`, and where the files have ids of
+    /// the host a note of the map (`ids`). Kept, and locked (flock(2)) against a second sandbox. Its file system must take
     /// `trusted.` or `user.` attributes and whiteouts: ext4, xfs, btrfs, tmpfs; not overlayfs, not NFS.
     Persist(PathBuf),
     /// Nowhere: the root is read-only.

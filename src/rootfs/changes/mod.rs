@@ -82,16 +82,19 @@ pub(crate) struct Basis {
     layers: Vec<PathBuf>,
     /// Marks are in `user.` attributes.
     userxattr: bool,
-    /// The upper, if it is a directory of the host.
+    /// What was given to [`Upper::Persist`].
     persist: Option<PathBuf>,
+    /// Whether the files of a persistent upper have the ids inside.
+    idmapped: bool,
     /// The map of user ids and of group ids.
     ids: Option<(Ranges, Ranges)>,
 }
 
 impl Basis {
     pub fn new(layers: &[PathBuf], upper: &Upper, source: Source) -> Basis {
-        let persist = if let Upper::Persist(path) = upper { Some(path.join("upper")) } else { None };
-        Basis { layers: layers.to_vec(), userxattr: source.userxattr, persist, ids: None }
+        let persist = if let Upper::Persist(path) = upper { Some(path.clone()) } else { None };
+        let Source { userxattr, idmap, .. } = source;
+        Basis { layers: layers.to_vec(), userxattr, persist, idmapped: idmap, ids: None }
     }
 }
 
@@ -102,6 +105,14 @@ impl Kept {
             basis.ids = ids;
         }
         self
+    }
+
+    /// Notes the map beside a persistent upper whose files get ids of the host.
+    pub(crate) fn with_note(self) -> Result<Kept> {
+        if let Some(Basis { persist: Some(path), idmapped: false, ids: Some(ids), .. }) = &self.basis {
+            super::persist::note(path, ids)?;
+        }
+        Ok(self)
     }
 
     /// The changes of a sandbox whose scratch this is.
@@ -166,15 +177,21 @@ pub struct Changes {
     upper: OwnedFd,
     below: Below,
     ids: Option<(Ranges, Ranges)>,
+    /// What the ids of the upper's files stand for; `None` where they are the ids inside.
+    #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "images are an optional feature"))]
+    written: Option<(Ranges, Ranges)>,
     by_call: bool,
 }
 
 impl Changes {
     fn open(basis: Basis, scratch: Option<BorrowedFd<'_>>, by_call: bool) -> Result<Changes> {
-        let Basis { layers, userxattr, persist, ids } = basis;
+        let Basis { layers, userxattr, persist, ids, .. } = basis;
         let directory = OpenFlags::PATH | OpenFlags::DIRECTORY;
         let upper = match (&persist, scratch) {
-            (Some(path), _) => open_long(&c_path(path), directory).map_err(|errno| open_error("upper", path, errno))?,
+            (Some(path), _) => {
+                let path = path.join("upper");
+                open_long(&c_path(&path), directory).map_err(|errno| open_error("upper", &path, errno))?
+            }
             (None, Some(scratch)) => open_beneath(scratch, c"upper", directory, by_call)
                 .map_err(|errno| open_error("discarded", Path::new("upper"), errno))?,
             (None, None) => {
@@ -189,7 +206,11 @@ impl Changes {
             Some(Err(errno)) => return Err(open_error("init layer in the", Path::new("scratch"), errno)),
         };
         let below = Below::open(init, &layers, userxattr, by_call)?;
-        Ok(Changes { upper, below, ids, by_call })
+        let written = match &persist {
+            Some(path) => super::persist::noted(path)?,
+            None => ids.clone(), // the sandbox's own tmpfs
+        };
+        Ok(Changes { upper, below, ids, written, by_call })
     }
 
     /// The changes, one after the other; an `Err` tells of an entry that could not be looked at, and the
@@ -204,10 +225,10 @@ impl Changes {
         self.upper.as_fd()
     }
 
-    /// The map under which the sandbox wrote.
+    /// The map by which the upper's files have their ids; `None` where they have the ids inside.
     #[cfg_attr(not(feature = "image"), allow(dead_code, reason = "images are an optional feature"))]
-    pub(crate) fn ids(&self) -> Option<(Ranges, Ranges)> {
-        self.ids.clone()
+    pub(crate) fn written_ids(&self) -> Option<(Ranges, Ranges)> {
+        self.written.clone()
     }
 
     /// Opens an entry of the upper.

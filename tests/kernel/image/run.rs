@@ -3,12 +3,14 @@
 use super::archives::{Fallible, LayerBlob, Tar, layout};
 use super::import::tree_of;
 use super::tree::{describe, differences};
-use crate::common::{assert_kind, prints, refused, sh, text, with_programs};
+use crate::common::{assert_kind, prints, refused, sh, text, with_programs, without};
 use crate::harness::{Need, Outcome, TempDir, Test};
 use belljar::image::{Commit, Compression, DifferenceKind, Durability, Image, Import, Store};
-use belljar::{Command, ErrorKind, RootFs, Sandbox, Upper};
+use belljar::testing::feature;
+use belljar::{Command, ErrorKind, IdMap, IdRange, RootFs, Sandbox, Upper};
 use serde_json::json;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub fn tests() -> Vec<Test> {
@@ -19,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("image::run::leases_outlive_names", &[Need::UserOverlay], leases_outlive_names),
         Test::new("image::commit::of_changes", &[Need::UserOverlay, Need::Kernel(6, 6)], commit_of_changes),
         Test::new("image::commit::of_a_persistent_upper", &[Need::UserOverlay], commit_of_a_persistent_upper),
+        Test::new("image::commit::of_uppers_with_other_maps", &[Need::Root, Need::Kernel(5, 11)], commit_of_other_maps),
         Test::new("image::commit::is_reproducible", &[Need::UserOverlay], commit_is_reproducible),
         Test::new("image::export::round_trips", &[], export_round_trips),
         Test::new("image::squash_shows_the_same", &[], squash_shows_the_same),
@@ -225,6 +228,52 @@ fn commit_of_a_persistent_upper() -> Outcome {
         if line.contains(" d ") { line.split(' ').take(4).collect::<Vec<_>>().join(" ") } else { line.to_owned() }
     };
     assert_eq!(after.lines().map(fields).collect::<Vec<_>>(), without_pipe.into_iter().map(fields).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Files that have ids of the host, and those that have the ids inside: a commit gives both back as the sandbox saw them,
+/// whatever its map was.
+fn commit_of_other_maps() -> Outcome {
+    let dir = TempDir::new()?;
+    let store = Store::open(dir.path().join("store"))?;
+    let ranges = |outside| [IdRange { inside: 0, outside, count: 1000 }];
+    let maps = [(0x7000_0000, IdMap::automatic()), (500, IdMap::ranges(ranges(500), ranges(500)))];
+    for (number, (outside, map)) in maps.iter().enumerate() {
+        for lacking in [0, feature::IDMAPPED] {
+            // what is nobody's in the sandbox cannot be copied up
+            let mut open = Tar::header(tar::EntryType::Directory, b"open", b"", 0);
+            open.set_mode(0o1777);
+            let mapped = lacking == 0 && Need::Kernel(5, 19).probe().is_ok();
+            let owner = if mapped { 0 } else { *outside };
+            open.set_uid(owner);
+            open.set_gid(owner);
+            let archive = Tar(base()[..base().len() - 1024].to_vec()).raw(open, b"").end();
+            let import = Import::rootfs_from("base", std::io::Cursor::new(archive)).durability(Durability::Process);
+            store.import(import, "app:1")?;
+            let upper = dir.path().join(format!("upper{number}-{lacking}"));
+            let root = RootFs::image(&store, "app:1")?.upper(Upper::Persist(upper.clone()));
+            let namespaces = belljar::Namespaces::isolated().user(belljar::User::New(map.clone()));
+            let write = || -> Outcome {
+                let builder = with_programs(Sandbox::builder(root)).namespaces(namespaces);
+                let sandbox = builder.build()?;
+                // 501 inside is an id that the second map has outside too
+                for id in [0, 7, 501] {
+                    let output = sandbox.output(sh(&format!("echo {id} > /open/{id}")).uid(id).gid(id))?;
+                    assert!(output.exit.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                }
+                Ok(())
+            };
+            without(lacking, write)?;
+            assert_eq!(upper.join("ids").exists(), !mapped, "map {number} without {lacking}");
+            let commit = Commit::upper(&upper).parent("app:1").durability(Durability::Process);
+            let image = store.commit(commit, "app:2")?;
+            let tree = tree_of(&store, &image, 1);
+            for id in [0, 7, 501] {
+                let meta = fs::metadata(tree.join(format!("open/{id}")))?;
+                assert_eq!((meta.uid(), meta.gid()), (id, id), "map {number} without {lacking}");
+            }
+        }
+    }
     Ok(())
 }
 
