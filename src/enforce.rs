@@ -87,6 +87,14 @@ impl Enforcement {
         self.0.push(Protection { name, enforce, enforced, detail: detail.into() });
     }
 
+    /// That a protection was opted out of after all: by a command.
+    pub(crate) fn opt_out(&mut self, name: &'static str, detail: String) {
+        match self.0.iter_mut().find(|one| one.name == name && one.enforced == Enforced::Yes) {
+            Some(one) => (one.enforced, one.detail) = (Enforced::OptedOut, detail),
+            None => self.required(name, false, detail),
+        }
+    }
+
     /// A required protection, or that it was opted out of.
     pub(crate) fn required(&mut self, name: &'static str, holds: bool, detail: impl Into<String>) {
         let enforced = if holds { Enforced::Yes } else { Enforced::OptedOut };

@@ -65,7 +65,7 @@ pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, ParseIdError, Uid};
 pub use mount::{Missing, Mount, Mounts, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
-pub use process::{Command, Entry, Init, Stdio};
+pub use process::{Command, Entry, Init, IoPriority, SchedPolicy, Schedule, Stdio};
 pub use pty::{Pty, PtySize};
 pub use rootfs::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals, RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};

@@ -212,8 +212,7 @@ impl Sandbox {
                 Ok(running) => {
                     // not again in this process; had it failed all the same, the cause would be another
                     LACKING.fetch_or(found, Ordering::Relaxed);
-                    let output_max = command.limits().output_max();
-                    return Ok(Child::new(running, streams, kept, &self.template, output_max));
+                    return Ok(Child::new(running, streams, kept, &self.template, command));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it

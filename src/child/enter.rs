@@ -68,8 +68,7 @@ impl Child {
         let (program, streams) =
             compile_entry(&self.template, command, tighter, testing::disabled(), testing::fault())?;
         let running = launch::enter(self.control.as_fd(), &program)?;
-        let output_max = command.limits().output_max();
-        let mut child = Child::new(running, streams, Kept::default(), &self.template, output_max);
+        let mut child = Child::new(running, streams, Kept::default(), &self.template, command);
         child.entered = true;
         Ok(child)
     }

@@ -30,7 +30,7 @@ use crate::enforce::Enforcement;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Running;
 use crate::plan::{Template, report};
-use crate::process::{Init, Streams};
+use crate::process::{Command, Init, Streams};
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::pty::Pty;
 use crate::rootfs::Kept;
@@ -87,6 +87,8 @@ pub struct Child {
     seccomp_kills: bool,
     /// The most bytes of a stream that are collected.
     output_max: u64,
+    /// The protections that its command opts out of.
+    opt_outs: Vec<(&'static str, String)>,
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
@@ -105,7 +107,7 @@ impl Child {
         streams: Streams,
         kept: Kept,
         template: &Arc<Template>,
-        output_max: u64,
+        command: &Command,
     ) -> Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
         notes.extend(template.groups.notes.iter().cloned());
@@ -127,7 +129,8 @@ impl Child {
             used: None,
             cause: AtomicU32::new(cause::NONE),
             seccomp_kills: template.confinement.kills(),
-            output_max,
+            output_max: command.limits().output_max(),
+            opt_outs: command.opt_outs(),
             exit: None,
             detached: false,
             notes,
@@ -145,11 +148,14 @@ impl Child {
     }
 
     /// What protects this sandbox: each protection, whether it is required, whether it holds, and why not;
-    /// with what the launch has found missing ([`notes`](Child::notes)).
+    /// with what its command opts out of, and what the launch has found missing ([`notes`](Child::notes)).
     pub fn enforcement(&self) -> Enforcement {
         let mut report = self.template.enforcement.clone();
         let found = self.notes.iter().filter(|note| !self.template.groups.notes.contains(note));
         report::notes(found, &mut report);
+        for (name, detail) in &self.opt_outs {
+            report.opt_out(name, detail.clone());
+        }
         report
     }
 

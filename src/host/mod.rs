@@ -26,6 +26,8 @@ pub(crate) struct Host {
     /// The ids of the caller's own user namespace, as (first, count).
     pub uids: Vec<(u32, u32)>,
     pub gids: Vec<(u32, u32)>,
+    /// Its `oom_score_adj` is negative: it is spared when memory runs out.
+    pub spared: bool,
 }
 
 const CAP_SETGID: u64 = 1 << 6;
@@ -45,6 +47,7 @@ impl Host {
             last_capability: last_capability(),
             uids: own_ids("/proc/self/uid_map"),
             gids: own_ids("/proc/self/gid_map"),
+            spared: std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-')),
         }
     }
 }

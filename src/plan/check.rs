@@ -78,6 +78,7 @@ impl Template {
         super::report::files(&root, &mounts, &mut report);
         let around = surroundings(&namespaces, &root, &mounts, &security);
         let confinement = security.compile(&around, &mut report, &mut defects);
+        super::report::process(&mut report);
         super::report::init(init, &mut report);
         limits.check(&mut defects);
         let groups = Places::default();

@@ -40,6 +40,7 @@ pub(crate) fn compile(
         _ => MountNamespace::New,
     };
     let counted = groups.lower(&mut builder);
+    command.lower_early(host.spared, &mut builder);
     command.limits().lower_source(counted.as_deref(), &mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();

@@ -172,6 +172,20 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
             NotPermitted,
             "no_new_privs, which lets everybody install a filter: Security without allow_new_privileges()",
         ),
+        (Op::Schedule { .. } | Op::IoPriority { .. }, Errno::EPERM | Errno::EACCES) => say(
+            NotPermitted,
+            "what the host gives: a higher RLIMIT_RTPRIO or RLIMIT_NICE of the host process, or root with User::Inherit (in a cgroup v1 cpu group also cpu.rt_runtime_us)",
+        ),
+        (Op::Schedule { .. }, Errno::EBUSY) => say(LimitReached, "a shorter runtime or a longer period: the CPUs have no more for this policy"),
+        (Op::Schedule { .. } | Op::IoPriority { .. }, Errno::EINVAL) => {
+            say(NotSupported, "a policy, and a period, that this kernel takes (/proc/sys/kernel/sched_deadline_period_*)")
+        }
+        (Op::Cpus { .. }, Errno::EINVAL) => say(InvalidSpec, "CPUs that there are, and that the cpuset of the sandbox's control group has"),
+        (Op::OomScoreAdj { .. }, Errno::EACCES) => say(
+            NotPermitted,
+            "a value not below the host process's; less takes CAP_SYS_RESOURCE of the host (root with User::Inherit). And an id map with the id 0",
+        ),
+        (Op::OomScoreAdj { .. }, _) => say(NotFound, "a /proc in the mount plan (Mount::proc(\"/proc\")) with nothing mounted over its files"),
         (Op::WorkingDirectory { .. }, Errno::ENOENT | Errno::ENOTDIR) => {
             say(NotFound, "a working directory that exists inside the sandbox: RootFs::directory makes one")
         }

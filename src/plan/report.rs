@@ -64,6 +64,16 @@ pub(super) fn files(root: &RootFs, mounts: &Mounts, report: &mut Enforcement) {
     }
 }
 
+/// The lines on what a [`Command`](crate::Command) can opt out of.
+pub(super) fn process(report: &mut Enforcement) {
+    report.required("umask", true, "022: what is made is not for others to write");
+    report.required(
+        "ordinary-priority",
+        true,
+        "no better policy, nice value, I/O priority or oom_score_adj than ordinary",
+    );
+}
+
 /// The line on PID 1.
 pub(super) fn init(init: Init, report: &mut Enforcement) {
     let shim = matches!(init, Init::Shim);

@@ -1,6 +1,7 @@
 //! `Command`, in the words of `std::process::Command`.
 
-use super::{Entry, Limits, Passed, Stdio};
+use super::schedule::DEFAULT_UMASK;
+use super::{Entry, Limits, Passed, Schedule, Stdio};
 use crate::id::{Gid, Uid};
 use crate::pty::PtySize;
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct Command {
     pub(super) fds: Vec<Passed>,
     pub(super) pty: Option<PtySize>,
     pub(super) limits: Limits,
+    pub(super) schedule: Schedule,
+    pub(super) umask: u32,
     /// The function of this program that is to be run instead of another program.
     pub(super) entry: Option<&'static Entry>,
 }
@@ -66,6 +69,8 @@ impl Command {
             fds: Vec::new(),
             pty: None,
             limits: Limits::default(),
+            schedule: Schedule::standard(),
+            umask: DEFAULT_UMASK,
             entry: None,
         }
     }

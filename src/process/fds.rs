@@ -25,6 +25,11 @@ impl Passed {
     pub fn new(number: u32, fd: OwnedFd, may_be_directory: bool) -> Passed {
         Passed { number, fd: Arc::new(fd), may_be_directory }
     }
+
+    /// The number, if it opts out of the refusal of directories.
+    pub fn as_directory(&self) -> Option<u32> {
+        self.may_be_directory.then_some(self.number)
+    }
 }
 
 pub(super) fn check(fds: &[Passed], defects: &mut Vec<Defect>) {

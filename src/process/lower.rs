@@ -99,6 +99,10 @@ impl Command {
                 "IdMap::subordinate(), or no groups",
             ));
         }
+        if self.umask > 0o777 {
+            defects.push(Defect::new(format!("the umask {:o}", self.umask), "0 to 0o777: permission bits (umask(2))"));
+        }
+        self.schedule.check(&mut defects);
         super::fds::check(&self.fds, &mut defects);
         self.check_streams(&mut defects);
         if defects.is_empty() { Ok(()) } else { Err(Error::spec(defects)) }
@@ -148,6 +152,11 @@ impl Command {
         }
     }
 
+    /// Appends what the shim does before anything else. `spared`: the host process has a negative `oom_score_adj`.
+    pub(crate) fn lower_early(&self, spared: bool, builder: &mut Builder) {
+        self.schedule.lower_early(spared, builder);
+    }
+
     /// Appends the ops of the payload's process. `security` appends what confines it.
     pub(crate) fn lower(
         &self,
@@ -168,12 +177,13 @@ impl Command {
         payload(builder)?;
         builder.op(Op::Session {});
         self.limits.lower_payload(builder);
+        self.schedule.lower(builder);
         let [stdin, stdout, stderr] = ends.slots;
         builder.op(Op::Stdio { stdin, stdout, stderr, others: &others, keep });
         if let Some(stream) = ends.terminal {
             builder.op(Op::Terminal { stream });
         }
-        builder.op(Op::Umask { mask: 0o022 });
+        builder.op(Op::Umask { mask: self.umask });
         security(Stage::BeforeIds, builder);
         let groups: Vec<u8> = self.payload_groups(ids).iter().flat_map(|gid| gid.to_le_bytes()).collect();
         builder.op(Op::Credentials {

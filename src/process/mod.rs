@@ -6,6 +6,7 @@ mod fds;
 mod limits;
 mod lower;
 mod preset;
+mod schedule;
 mod stdio;
 
 pub use command::Command;
@@ -14,6 +15,7 @@ pub(crate) use entry::READY;
 use fds::Passed;
 pub(crate) use limits::Limits;
 pub(crate) use lower::{Defaults, Ids, Stage};
+pub use schedule::{IoPriority, SchedPolicy, Schedule};
 pub use stdio::Stdio;
 pub(crate) use stdio::Streams;
 

@@ -76,6 +76,10 @@ impl Op<'_> {
             Op::Rlimits { .. } => "rlimits",
             Op::Keyring { .. } => "keyring",
             Op::Landlock { .. } => "landlock",
+            Op::Schedule { .. } => "schedule",
+            Op::IoPriority { .. } => "io-priority",
+            Op::Cpus { .. } => "cpus",
+            Op::OomScoreAdj { .. } => "oom-score-adj",
             Op::WorkingDirectory { .. } => "working-directory",
             Op::Exec { .. } => "exec",
         }
@@ -122,7 +126,7 @@ impl Display for Op<'_> {
             Op::GroupDevices { path, program } => {
                 write!(f, "restrict devices in {} ({} instructions)", show(path), program.len() / 8)
             }
-            Op::Affinity { mask } => {
+            Op::Affinity { mask } | Op::Cpus { mask } => {
                 let set = |cpu: &usize| mask[cpu / 8] >> (cpu % 8) & 1 == 1;
                 let cpus: Vec<_> = (0..mask.len() * 8).filter(set).map(|cpu| cpu.to_string()).collect();
                 write!(f, "run on CPU {}", cpus.join(", "))
@@ -297,6 +301,28 @@ impl Display for Op<'_> {
                 write!(f, "enter a Landlock domain: files {files:#x}, ports {ports:#x}, scopes {scopes:#x}")?;
                 landlock_rules(rules, f)
             }
+            Op::Schedule { policy, nice, priority, runtime, deadline, period } => {
+                let time = |nanos| Duration::from_nanos(nanos);
+                match policy {
+                    op::schedule::KEEP => f.write_str("schedule as before")?,
+                    SCHED_BATCH => f.write_str("schedule as batch")?,
+                    SCHED_IDLE => f.write_str("schedule as idle")?,
+                    SCHED_FIFO => write!(f, "schedule as fifo, priority {priority}")?,
+                    SCHED_RR => write!(f, "schedule as rr, priority {priority}")?,
+                    SCHED_DEADLINE => {
+                        let times = (time(runtime), time(deadline), time(period));
+                        write!(f, "schedule as deadline, {:?} until {:?} of {:?}", times.0, times.1, times.2)?;
+                    }
+                    _ => f.write_str("schedule as other")?,
+                }
+                if nice == op::schedule::KEEP_NICE { Ok(()) } else { write!(f, ", nice {nice}") }
+            }
+            Op::IoPriority { priority } => {
+                let class =
+                    ["ordinary", "real-time", "best effort", "idle"].get(priority as usize >> 13).unwrap_or(&"?");
+                write!(f, "I/O priority {class}, level {}", priority & 0x1fff)
+            }
+            Op::OomScoreAdj { value } => write!(f, "oom_score_adj {value}"),
             Op::WorkingDirectory { path } => write!(f, "working directory {}", show(path)),
             Op::Exec { candidates, argv, envp } => {
                 write!(f, "execute {}", Listed(candidates, " or "))?;

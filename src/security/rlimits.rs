@@ -28,9 +28,10 @@ const MEMLOCK: u32 = 8;
 const AS: u32 = 9;
 const SIGPENDING: u32 = 11;
 const MSGQUEUE: u32 = 12;
+const NICE: u32 = 13;
 const RTPRIO: u32 = 14;
 
-const NAMES: [(u32, &str); 11] = [
+const NAMES: [(u32, &str); 12] = [
     (FSIZE, "fsize"),
     (DATA, "data"),
     (STACK, "stack"),
@@ -41,6 +42,7 @@ const NAMES: [(u32, &str); 11] = [
     (AS, "as"),
     (SIGPENDING, "sigpending"),
     (MSGQUEUE, "msgqueue"),
+    (NICE, "nice"),
     (RTPRIO, "rtprio"),
 ];
 
@@ -52,7 +54,7 @@ impl Default for Rlimits {
 
 impl Rlimits {
     /// The default: no core files, 1024 descriptors, files of at most 4 GiB, 8 MiB of locked memory, 800 KiB of
-    /// POSIX message queues, no real-time priority.
+    /// POSIX message queues, no real-time priority and no nice value below 0.
     pub fn standard() -> Rlimits {
         Rlimits::inherited()
             .no_core()
@@ -60,6 +62,7 @@ impl Rlimits {
             .fsize(Bytes::gib(4))
             .memlock(Bytes::mib(8))
             .msgqueue(Bytes::kib(800))
+            .nice(0)
             .rtprio(0)
     }
 
@@ -129,6 +132,11 @@ impl Rlimits {
     /// Queued signals of the sandbox's user (RLIMIT_SIGPENDING).
     pub fn sigpending(self, count: u32) -> Rlimits {
         self.with(SIGPENDING, count.into())
+    }
+
+    /// The lowest nice value that a process without CAP_SYS_NICE may take (RLIMIT_NICE), -20 to 19; others are cut to that.
+    pub fn nice(self, lowest: i32) -> Rlimits {
+        self.with(NICE, (20 - lowest.clamp(-20, 19)) as u64)
     }
 
     /// The highest real-time priority that a process without CAP_SYS_NICE may take (RLIMIT_RTPRIO).

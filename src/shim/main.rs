@@ -40,6 +40,7 @@ mod pty;
 mod receive;
 mod root;
 mod run;
+mod schedule;
 mod state;
 mod watch;
 

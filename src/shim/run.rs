@@ -8,6 +8,7 @@ use crate::state::{State, report, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
 use crate::{
     confine, descriptors, identity, init_layer, limits, meter, mounts, network, overlay, payload, pty, receive, root,
+    schedule,
 };
 
 /// The ops still to run.
@@ -166,6 +167,12 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Rlimits { limits } => confine::rlimits(limits),
         Op::Keyring { required } => confine::keyring(required != 0),
         Op::Landlock { files, ports, scopes, rules } => confine::landlock(state, [files, ports, scopes], rules),
+        Op::Schedule { policy, nice, priority, runtime, deadline, period } => {
+            schedule::policy(policy, nice, priority, [runtime, deadline, period])
+        }
+        Op::IoPriority { priority } => call::ioprio_set(priority).map(drop),
+        Op::Cpus { mask } => schedule::cpus(mask),
+        Op::OomScoreAdj { value } => schedule::oom_score_adj(value),
         Op::WorkingDirectory { path } => payload::working_directory(state, path),
         Op::Exec { candidates, argv, envp } => payload::exec(state, candidates, argv, envp),
     }

@@ -16,7 +16,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-// <asm-generic/resource.h>: fsize 1, core 4, nofile 7, memlock 8, msgqueue 12, rtprio 14.
+// <asm-generic/resource.h>: fsize 1, core 4, nofile 7, memlock 8, msgqueue 12, nice 13, rtprio 14.
 
 fn own(resource: usize) -> Fallible<u64> {
     let text = std::fs::read_to_string("/proc/self/limits")?;
@@ -26,10 +26,10 @@ fn own(resource: usize) -> Fallible<u64> {
 }
 
 fn limits_of_processes() -> Fallible<()> {
-    let attempts = ["rlimit=1", "rlimit=4", "rlimit=7", "rlimit=8", "rlimit=12", "rlimit=14"];
+    let attempts = ["rlimit=1", "rlimit=4", "rlimit=7", "rlimit=8", "rlimit=12", "rlimit=13", "rlimit=14"];
     let seen = inside(&attempts)?;
-    let standard = [4u64 << 30, 1, 1024, 8 << 20, 800 << 10, 0];
-    for ((attempt, most), resource) in attempts.iter().zip(standard).zip([1, 4, 7, 8, 12, 14]) {
+    let standard = [4u64 << 30, 1, 1024, 8 << 20, 800 << 10, 20, 0];
+    for ((attempt, most), resource) in attempts.iter().zip(standard).zip([1, 4, 7, 8, 12, 13, 14]) {
         assert_eq!(seen[*attempt], format!("ok {}", most.min(own(resource)?)), "{attempt}");
     }
     // nobody inside raises one again

@@ -54,6 +54,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// This version of Landlock or a newer one, compiled in and switched on.
     Landlock(u32),
+    /// CAP_SYS_RESOURCE, which root does not have on every machine.
+    SysResource,
     /// A program on the search path.
     Program(&'static str),
 }
@@ -61,7 +63,7 @@ pub enum Need {
 /// The needs that `all` stands for.
 const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
-const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel Systemd";
+const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
 
 impl Need {
     fn name(self) -> String {
@@ -105,6 +107,12 @@ impl Need {
                 let here: Vec<u32> = release.split(['.', '-']).flat_map(str::parse).collect();
                 let why = format!("running on {}", release.trim());
                 check(here >= vec![major, minor], &why)
+            }
+            Self::SysResource => {
+                let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+                let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+                let effective = effective.and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+                check(effective >> 24 & 1 == 1, "not among the effective capabilities")
             }
             Self::Landlock(version) => {
                 let here = belljar::testing::landlock_version();

@@ -41,6 +41,7 @@ mod output;
 mod process;
 mod pty;
 mod rootfs;
+mod schedule;
 mod security;
 mod source;
 #[cfg(feature = "tokio")]
@@ -88,6 +89,9 @@ fn main() -> ExitCode {
     if std::env::var_os("BELLJAR_TEST_SCOPE").is_some() {
         return cgroup::in_a_scope();
     }
+    if std::env::var_os("BELLJAR_TEST_PRIORITY").is_some() {
+        return schedule::with_priority().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     if let Ok(kind) = std::env::var("BELLJAR_TEST_HOG") {
         cgroup::hog(&kind);
     }
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         security::tests,
         mounts::tests,
         process::tests,
+        schedule::tests,
         child::tests,
         cgroup::tests,
         verdict::tests,

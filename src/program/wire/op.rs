@@ -97,6 +97,13 @@ pub mod presence {
     pub const INSTEAD: u32 = 2;
 }
 
+/// What [`Op::Schedule`] leaves as it is.
+#[allow(missing_docs)]
+pub mod schedule {
+    pub const KEEP: u32 = u32::MAX;
+    pub const KEEP_NICE: i64 = i64::MAX;
+}
+
 /// Where an overlay's upper directory is.
 #[allow(missing_docs)]
 pub mod upper {
@@ -263,6 +270,14 @@ ops! { 'a;
     /// A Landlock domain with these rights handled; the rules are records of
     /// `access u64, kind u32 (1 path, 2 port), length u32, bytes`.
     Landlock = 103 { files: u64, ports: u64, scopes: u64, rules: &'a [u8] }
+    /// The scheduling policy and the nice value (`schedule::KEEP…`: as they are); times in nanoseconds.
+    Schedule = 110 { policy: u32, nice: i64, priority: u32, runtime: u64, deadline: u64, period: u64 }
+    /// The I/O priority (class << 13 | level).
+    IoPriority = 111 { priority: u32 }
+    /// Run on these CPUs and no fewer (a mask, as sched_setaffinity(2) takes it).
+    Cpus = 112 { mask: &'a [u8] }
+    /// The process's own oom_score_adj, in the /proc that it sees.
+    OomScoreAdj = 113 { value: i64 }
     /// The working directory.
     WorkingDirectory = 66 { path: &'a CStr }
     /// execve of the first candidate that exists, or of the open file that was kept.

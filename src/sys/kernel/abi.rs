@@ -387,6 +387,30 @@ pub const RUSAGE_CHILDREN: i32 = -1;
 pub const SIGTERM: i32 = 15;
 pub const SIGXCPU: i32 = 24;
 
+// <linux/sched.h>, <linux/sched/types.h>, <linux/ioprio.h>
+pub const SCHED_OTHER: u32 = 0;
+pub const SCHED_FIFO: u32 = 1;
+pub const SCHED_RR: u32 = 2;
+pub const SCHED_BATCH: u32 = 3;
+pub const SCHED_IDLE: u32 = 5;
+pub const SCHED_DEADLINE: u32 = 6;
+pub const IOPRIO_WHO_PROCESS: u32 = 1;
+pub const IOPRIO_CLASS_RT: u32 = 1;
+
+/// The first version of `struct sched_attr`, sched_setattr(2).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
 // <linux/time.h>, <linux/resource.h>
 pub const CLOCK_MONOTONIC: i32 = 1;
 pub const RLIMIT_CPU: u32 = 0;

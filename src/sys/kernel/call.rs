@@ -121,6 +121,12 @@ calls! {
     socket(domain: i32, kind: i32, protocol: i32) = socket, domain, kind, protocol;
     /// sched_setaffinity(2) of the calling thread.
     sched_setaffinity(mask: &[u8]) = sched_setaffinity, 0, mask.len(), mask.as_ptr();
+    /// sched_setattr(2) of the calling thread, Linux 3.14.
+    sched_setattr(attr: &SchedAttr) = sched_setattr, 0, core::ptr::from_ref(attr), 0;
+    /// ioprio_set(2) of the calling thread.
+    ioprio_set(priority: u32) = ioprio_set, IOPRIO_WHO_PROCESS, 0, priority;
+    /// ioprio_get(2) of the calling thread.
+    ioprio_get() = ioprio_get, IOPRIO_WHO_PROCESS, 0;
     /// memfd_create(2), Linux 3.17.
     memfd_create(name: &CStr, flags: u32) = memfd_create, name.as_ptr(), flags;
     /// rt_sigprocmask(2) with a mask of 64 signals.
@@ -393,6 +399,14 @@ pub fn sched_getaffinity() -> [u64; 128] {
 /// The number of CPUs that the caller may run on; at least 1.
 pub fn cpu_count() -> u32 {
     sched_getaffinity().iter().map(|word| word.count_ones()).sum::<u32>().max(1)
+}
+
+/// sched_getattr(2) of the calling thread, Linux 3.14.
+pub fn sched_getattr() -> Result<SchedAttr> {
+    let mut attr = SchedAttr::default();
+    // SAFETY: the kernel writes at most the size that is passed of one record.
+    unsafe { syscall!(sched_getattr, 0, &raw mut attr, size_of::<SchedAttr>(), 0) }?;
+    Ok(attr)
 }
 
 /// prlimit(2) of the caller: reads a limit (soft, hard), and sets it if `new` is given.

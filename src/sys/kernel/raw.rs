@@ -55,6 +55,7 @@ numbers! {
     umask = 95/166, getrusage = 98/165, setsid = 112/157, setgroups = 116/159, setresuid = 117/147, setresgid = 119/149,
     capget = 125/90, capset = 126/91, fstatfs = 138/44, pivot_root = 155/41, prctl = 157/167,
     futex = 202/98, pipe2 = 293/59, getcpu = 309/168, sched_getaffinity = 204/123, sched_setaffinity = 203/122,
+    sched_setattr = 314/274, sched_getattr = 315/275, ioprio_set = 251/30, ioprio_get = 252/31,
     chroot = 161/51, mount = 165/40, umount2 = 166/39, sethostname = 170/161, setdomainname = 171/162,
     clock_gettime = 228/113, openat = 257/56, mkdirat = 258/34, mknodat = 259/33, fchownat = 260/54, newfstatat = 262/79,
     setxattr = 188/5, fsetxattr = 190/7, fgetxattr = 193/10,

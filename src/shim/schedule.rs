@@ -1,0 +1,60 @@
+//! How the payload's process is scheduled, and how readily it is killed for want of memory.
+
+use crate::program::wire::op::schedule::{KEEP, KEEP_NICE};
+use crate::sys::kernel::abi::*;
+use crate::sys::kernel::{Errno, Result, call};
+
+/// Sets the policy and the nice value, or leaves what is `KEEP`.
+pub fn policy(policy: u32, nice: i64, priority: u32, times: [u64; 3]) -> Result<()> {
+    let mut attr = call::sched_getattr()?;
+    (attr.size, attr.flags) = (size_of::<SchedAttr>() as u32, 0);
+    if policy != KEEP {
+        (attr.policy, attr.priority) = (policy, priority);
+        [attr.runtime, attr.deadline, attr.period] = times;
+    }
+    if nice != KEEP_NICE {
+        attr.nice = nice as i32;
+    }
+    call::sched_setattr(&attr).map(drop)
+}
+
+/// Runs on these CPUs: `EINVAL` where the kernel leaves one out, which it does without a word.
+pub fn cpus(mask: &[u8]) -> Result<()> {
+    call::sched_setaffinity(mask)?;
+    let given = call::sched_getaffinity();
+    let given = given.iter().flat_map(|word| word.to_ne_bytes());
+    let wanted = mask.iter().copied().chain(core::iter::repeat(0));
+    if given.zip(wanted).all(|(given, wanted)| given == wanted) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Writes /proc/self/oom_score_adj: of a procfs, and of that alone, whatever has been mounted over its files.
+pub fn oom_score_adj(value: i64) -> Result<()> {
+    let proc = call::openat(AT_FDCWD, c"/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)?;
+    if call::fstatfs(proc)?.f_type != PROC_SUPER_MAGIC {
+        return Err(Errno::ENOENT);
+    }
+    let file = call::openat(proc, c"self/oom_score_adj", O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0)?;
+    let own = call::fstat(file)?.mnt_id == call::fstat(proc)?.mnt_id;
+    call::close(proc)?;
+    if !own {
+        return Err(Errno::ESTALE);
+    }
+    let mut text = [0u8; 8];
+    let mut at = text.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 || at == 1 {
+            break;
+        }
+    }
+    if value < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    let written = call::write_all(file, &text[at..]);
+    call::close(file)?;
+    written
+}
