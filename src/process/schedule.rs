@@ -203,15 +203,13 @@ impl Schedule {
 
     /// What of this is more than ordinary, or may be.
     pub(super) fn opt_out(&self) -> Option<String> {
+        use SchedPolicy::{Deadline, Fifo, RoundRobin};
         let mut all = Vec::new();
         if self.inherit {
             all.push("what the host process has".to_owned());
         }
-        match self.policy {
-            Some(policy @ (SchedPolicy::Fifo(_) | SchedPolicy::RoundRobin(_) | SchedPolicy::Deadline { .. })) => {
-                all.push(format!("the policy {policy:?}"));
-            }
-            _ => {}
+        if let Some(policy @ (Fifo(_) | RoundRobin(_) | Deadline { .. })) = self.policy {
+            all.push(format!("the policy {policy:?}"));
         }
         all.extend(self.nice.filter(|nice| *nice < 0).map(|nice| format!("nice {nice}")));
         if let Some(io @ IoPriority::RealTime(_)) = self.io {
