@@ -63,7 +63,7 @@ pub use flaw::{Flaw, FlawKind};
 pub use handle::{Namespace, NamespaceHandles, NamespaceKind};
 pub use host::{Doctor, Finding, Outcome, doctor};
 pub use id::{Gid, ParseIdError, Uid};
-pub use mount::{Missing, Mount, Mounts, Propagation};
+pub use mount::{HidePids, Missing, Mount, Mounts, ProcSubset, Propagation};
 pub use namespace::{Cgroup, ClockOffset, IdMap, IdRange, Ipc, Namespaces, Net, Pid, Time, User, Uts};
 pub use process::{Command, Entry, Init, IoPriority, SchedPolicy, Schedule, Stdio};
 pub use pty::{Pty, PtySize};

@@ -193,9 +193,10 @@ impl Mount {
             }
             Kind::Proc if self.options.or_empty => {
                 let (target, missing) = (&c_path(&self.target), self.missing_code());
-                builder.op(Op::ProcOrEmpty { target, missing, set });
+                let options = flat(&self.proc_options());
+                builder.op(Op::ProcOrEmpty { options: Strings(&options), target, missing, set });
             }
-            Kind::Proc => self.new_fs(c"proc", &[], set, PROC_SUPER_MAGIC, builder),
+            Kind::Proc => self.new_fs(c"proc", &self.proc_options(), set, PROC_SUPER_MAGIC, builder),
             Kind::Sysfs => {
                 self.new_fs(c"sysfs", &[], set, SYSFS_MAGIC, builder);
                 for path in ["firmware", "devices/virtual/powercap"] {
@@ -215,15 +216,30 @@ impl Mount {
     }
 
     fn new_fs(&self, fstype: &CStr, options: &[(&str, String)], set: u64, magic: i64, builder: &mut Builder) {
-        let flat = options.iter().flat_map(|(key, value)| [c_string(key.as_bytes()), c_string(value.as_bytes())]);
         builder.op(Op::NewFs {
             fstype,
-            options: Strings(&strings(flat)),
+            options: Strings(&flat(options)),
             target: &c_path(&self.target),
             missing: self.missing_code(),
             set,
             magic: magic as u64,
         });
+    }
+
+    fn proc_options(&self) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        if let Some(hide) = self.options.hide_pids {
+            let value = match hide {
+                HidePids::NoAccess => "noaccess",
+                HidePids::Invisible => "invisible",
+                HidePids::Ptraceable => "ptraceable",
+            };
+            all.push(("hidepid", value.into()));
+        }
+        if self.options.subset == ProcSubset::Pids {
+            all.push(("subset", "pid".into()));
+        }
+        all
     }
 
     fn lower_bind(&self, source: &Path, socket: bool, context: Context, builder: &mut Builder) -> Result<()> {
@@ -315,6 +331,11 @@ impl Mount {
         }
         Ok(())
     }
+}
+
+/// Options as an op has them.
+fn flat(options: &[(&str, String)]) -> Vec<u8> {
+    strings(options.iter().flat_map(|(key, value)| [c_string(key.as_bytes()), c_string(value.as_bytes())]))
 }
 
 fn tmpfs_options(bytes: Bytes, inodes: u64, mode: u32) -> Vec<(&'static str, String)> {

@@ -51,6 +51,8 @@ pub(crate) struct Options {
     pub dev: bool,
     pub idmapped: bool,
     pub or_empty: bool,
+    pub subset: ProcSubset,
+    pub hide_pids: Option<HidePids>,
     pub propagation: Option<Propagation>,
     pub missing: Missing,
     /// What is in use by it.
@@ -68,6 +70,29 @@ pub enum Missing {
     /// directory of the host. The default.
     #[default]
     Create,
+}
+
+/// What a proc shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProcSubset {
+    /// Processes, and what the kernel tells of the whole machine. The default.
+    #[default]
+    All,
+    /// Processes alone (`subset=pid` of proc(5), Linux 5.8): no `/proc/sys`, no `meminfo`, no `cpuinfo`. Then nothing is
+    /// left to mask; but many programs look for those files, so that this is no default.
+    Pids,
+}
+
+/// Whose processes a proc shows to whom (`hidepid` of proc(5), for one mount alone since Linux 5.8). One's own are those that one
+/// could trace (ptrace(2)); the sandbox's init is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HidePids {
+    /// Of others' processes there are the numbers, and nothing can be read.
+    NoAccess,
+    /// Others' processes are not there.
+    Invisible,
+    /// The same, also for members of the group that proc exempts.
+    Ptraceable,
 }
 
 /// How mounts made later spread (mount_namespaces(7)). The sandbox's own default is private.
@@ -197,6 +222,21 @@ impl Mount {
     /// container whose own `/proc` is masked. Without effect on other kinds.
     pub fn or_empty(mut self) -> Self {
         self.options.or_empty = true;
+        self
+    }
+
+    /// What a proc shows; all unless set. Without effect on other kinds.
+    pub fn subset(mut self, subset: ProcSubset) -> Self {
+        self.options.subset = subset;
+        self
+    }
+
+    /// Hides others' processes in a proc: those of other users of the sandbox, and its init. Without effect on other kinds.
+    ///
+    /// [`Command::cpu_time`](crate::Command::cpu_time) then takes a control group that counts, for the sandbox's init
+    /// does not see them either.
+    pub fn hide_pids(mut self, hide: HidePids) -> Self {
+        self.options.hide_pids = Some(hide);
         self
     }
 

@@ -1,6 +1,6 @@
 //! What the mounts of a plan let be written, for protections that mirror it.
 
-use super::{Kind, Mounts};
+use super::{Kind, Mounts, ProcSubset};
 use std::path::{Path, PathBuf};
 
 /// What can be done in a mount.
@@ -52,14 +52,20 @@ impl Mounts {
         self.0.iter().any(|mount| matches!(mount.kind, Kind::Proc))
     }
 
-    /// Whether each /proc has the masks of the standard plan.
+    /// Whether a /proc hides processes.
+    pub(crate) fn hides_pids(&self) -> bool {
+        self.0.iter().any(|mount| matches!(mount.kind, Kind::Proc) && mount.options.hide_pids.is_some())
+    }
+
+    /// Whether each /proc has the masks of the standard plan, or nothing to mask.
     pub(crate) fn masks_proc(&self) -> bool {
         let has = |target: &Path, wanted: fn(&Kind) -> bool| {
             self.0.iter().any(|mount| wanted(&mount.kind) && mount.target == target)
         };
         self.0.iter().filter(|mount| matches!(mount.kind, Kind::Proc)).all(|proc| {
-            has(&proc.target.join(MASKED), |kind| matches!(kind, Kind::Mask))
-                && has(&proc.target.join("sys"), |kind| matches!(kind, Kind::ReadOnly))
+            proc.options.subset == ProcSubset::Pids
+                || has(&proc.target.join(MASKED), |kind| matches!(kind, Kind::Mask))
+                    && has(&proc.target.join("sys"), |kind| matches!(kind, Kind::ReadOnly))
         })
     }
 

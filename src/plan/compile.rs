@@ -41,6 +41,9 @@ pub(crate) fn compile(
     };
     let counted = groups.lower(&mut builder);
     command.lower_early(host.spared, &mut builder);
+    if counted.is_none() && mounts.hides_pids() {
+        command.limits().check_unseen()?;
+    }
     command.limits().lower_source(counted.as_deref(), &mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();

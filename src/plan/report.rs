@@ -50,6 +50,9 @@ pub(super) fn files(root: &RootFs, mounts: &Mounts, report: &mut Enforcement) {
     if mounts.has_proc() {
         let what = if masked { "dangerous entries masked or read-only" } else { "without masks" };
         report.required("proc-masks", masked, what);
+        if mounts.hides_pids() {
+            report.required("hidden-processes", true, "others' processes cannot be seen in /proc");
+        }
     }
     let opt_outs = mounts.opt_outs();
     if root.is_new() && !opt_outs.iter().any(|(name, _)| *name == "sockets") {

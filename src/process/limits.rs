@@ -111,6 +111,17 @@ impl Limits {
         )]))
     }
 
+    /// What is asked of a sandbox whose processes its init may not see.
+    pub(crate) fn check_unseen(&self) -> Result<()> {
+        if self.cpu.is_none() {
+            return Ok(());
+        }
+        Err(Error::spec(vec![Defect::new(
+            "a limit of CPU time, for processes that Mount::hide_pids hides from the sandbox's init too",
+            "CgroupLimits::new(), whose group counts them, where the host lets groups be made; or no hide_pids",
+        )]))
+    }
+
     /// Where the CPU time of all processes is counted, if a control group does.
     pub fn lower_source(&self, file: Option<&Path>, builder: &mut Builder) {
         if let Some(file) = file.filter(|_| self.cpu.is_some()) {

@@ -224,18 +224,11 @@ impl Display for Op<'_> {
             }
             Op::NewFs { fstype, options, target, missing, set, .. } => {
                 write!(f, "mount a new {} on {}{}", show(fstype), show(target), Attributes(set))?;
-                let flat: Vec<_> = options.iter().map(show).collect();
-                for pair in flat.chunks_exact(2) {
-                    write!(f, ", {}", pair[0])?;
-                    if !pair[1].is_empty() {
-                        write!(f, "={}", pair[1])?;
-                    }
-                }
-                f.write_str(if_missing(missing))
+                write!(f, "{}{}", Options(options), if_missing(missing))
             }
-            Op::ProcOrEmpty { target, missing, set } => {
-                let what = format_args!("mount a new proc, or nothing if that is refused, on {}", show(target));
-                write!(f, "{what}{}{}", Attributes(set), if_missing(missing))
+            Op::ProcOrEmpty { options, target, missing, set } => {
+                write!(f, "mount a new proc, or nothing if that is refused, on {}", show(target))?;
+                write!(f, "{}{}{}", Attributes(set), Options(options), if_missing(missing))
             }
             Op::Link { path, target } => write!(f, "symbolic link {} to {}", show(path), show(target)),
             Op::Mask { path } => write!(f, "mask {}", show(path)),
@@ -384,6 +377,20 @@ fn if_missing(policy: u32) -> &'static str {
 impl Display for Slot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+struct Options<'a>(Strings<'a>);
+impl Display for Options<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let flat: Vec<_> = self.0.iter().map(show).collect();
+        for pair in flat.chunks_exact(2) {
+            write!(f, ", {}", pair[0])?;
+            if !pair[1].is_empty() {
+                write!(f, "={}", pair[1])?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -251,8 +251,14 @@ pub fn new_fs(
 
 /// A new proc; where something covers a part of the host's own, the kernel refuses one to
 /// a user namespace, and an empty read-only directory takes its place.
-pub fn proc_or_empty(state: &mut State, target: &CStr, missing: u32, set: u64) -> Result<()> {
-    match new_fs(state, c"proc", Strings(b""), target, missing, set, PROC_SUPER_MAGIC) {
+pub fn proc_or_empty(
+    state: &mut State,
+    options: Strings<'static>,
+    target: &CStr,
+    missing: u32,
+    set: u64,
+) -> Result<()> {
+    match new_fs(state, c"proc", options, target, missing, set, PROC_SUPER_MAGIC) {
         Err(Errno::EPERM) => mask(state, target),
         answer => answer,
     }

@@ -133,7 +133,9 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::NewFs { fstype, options, target, missing, set, magic } => {
             mounts::new_fs(state, fstype, options, target, missing, set, magic as i64)
         }
-        Op::ProcOrEmpty { target, missing, set } => mounts::proc_or_empty(state, target, missing, set),
+        Op::ProcOrEmpty { options, target, missing, set } => {
+            mounts::proc_or_empty(state, options, target, missing, set)
+        }
         Op::Link { path, target } => mounts::link(state, path, target),
         Op::Mask { path } => mounts::mask(state, path),
         Op::ReadOnly { path } => mounts::read_only(state, path),

@@ -3,7 +3,10 @@
 use crate::common::*;
 use crate::harness::{Need, TempDir, Test};
 use belljar::testing::feature;
-use belljar::{Bytes, ErrorKind, Missing, Mount, Mounts, Propagation, RootFs, Sandbox};
+use belljar::{
+    Bytes, CgroupLimits, ErrorKind, HidePids, Landlock, Missing, Mount, Mounts, ProcSubset, Propagation, RootFs,
+    Sandbox, SandboxBuilder, Security, Stdio,
+};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -24,6 +27,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("mounts::devices_do_not_open", &[Need::Root], devices),
         Test::new("mounts::each_kind", USER, each_kind),
         Test::new("mounts::idmapped_bind", &[Need::Root, Need::Kernel(5, 12)], idmapped_bind),
+        Test::new("mounts::proc_of_processes_alone", USER, proc_subset),
+        Test::new("mounts::proc_hides_the_processes_of_others", USER, proc_hides),
         Test::new("mounts::missing_error_skip_create", USER, missing),
         Test::new("mounts::targets_never_leave_the_root", OVERLAY, targets_stay_inside),
         Test::new("mounts::proc_over_a_link_of_the_layer", OVERLAY, proc_over_a_link),
@@ -392,5 +397,73 @@ fn racing_link() -> Fallible<()> {
     })?;
     assert!(mounted > 0, "the race was never won either way");
     assert_eq!(fs::read_dir(outside.path().join("sub"))?.count(), 0);
+    Ok(())
+}
+
+/// `/proc`, `/dev` and nothing else.
+fn with_proc(proc: Mount) -> SandboxBuilder {
+    host().mounts(Mounts::none().mount(proc).mount(Mount::dev("/dev")))
+}
+
+fn proc_subset() -> Fallible<()> {
+    const SHOW: &str = "cd /proc; ls | grep -v '^[0-9]'; for f in cpuinfo meminfo sys/kernel/hostname; do
+        test -e $f && echo $f; done; read pid rest < /proc/self/stat && test $pid -gt 1 && echo own";
+    for features in [0, feature::MOUNT_API] {
+        without(features, || {
+            for proc in [Mount::proc("/proc"), Mount::proc("/proc").or_empty()] {
+                let sandbox = with_proc(proc.subset(ProcSubset::Pids)).build()?;
+                assert_eq!(prints(&sandbox, SHOW)?, "self\nthread-self\nown");
+                let masks = sandbox.enforcement().get("proc-masks").map(|one| one.enforced);
+                assert_eq!(masks, Some(belljar::Enforced::Yes), "nothing is left to mask");
+            }
+            Ok(())
+        })?;
+    }
+    let explained = with_proc(Mount::proc("/proc").subset(ProcSubset::Pids)).build()?.explain(&sh("true"))?;
+    assert!(explained.to_string().contains("mount a new proc on /proc, nosuid, nodev, noexec, subset=pid"));
+    // control
+    let all = prints(&with_proc(Mount::proc("/proc")).build()?, SHOW)?;
+    assert!(all.contains("cpuinfo\nmeminfo\nsys/kernel/hostname\nown"), "{all}");
+    Ok(())
+}
+
+/// The sandbox's init belongs to nobody; as root also the process of another user inside.
+fn proc_hides() -> Fallible<()> {
+    let root = nix::unistd::geteuid().is_root();
+    let show = |hide: Option<HidePids>| -> Fallible<String> {
+        let proc = Mount::proc("/proc");
+        let sandbox = with_proc(match hide {
+            Some(hide) => proc.hide_pids(hide),
+            None => proc,
+        });
+        // nor can processes of different Landlock domains be traced
+        let sandbox = sandbox.security(Security::new().landlock(Landlock::none()));
+        let child = sandbox.build()?.spawn(&sh("exec sleep 60"))?;
+        let mut command = sh("cd /proc; test -d 1 && echo init; test -r 1/stat && echo read
+            for p in 2 3 4 5 6 7; do test $p = $$ || test ! -d $p || { echo other; test -r $p/stat && echo read; }; done
+            test -r $$/stat && echo own");
+        if root {
+            command.uid(1000).gid(1000);
+        }
+        let output = child.enter(command.stdout(Stdio::Piped))?.wait_with_output()?;
+        Ok(text(&output).replace('\n', " "))
+    };
+    let (hidden, all) = ("own ", "init read other read own ");
+    // one user has but one, whose processes all can trace each other
+    let other = if root { "" } else { "other read " };
+    for hide in [HidePids::Invisible, HidePids::Ptraceable] {
+        assert_eq!(show(Some(hide))?, format!("{other}{hidden}"), "{hide:?}");
+    }
+    let other = if root { "other " } else { other };
+    assert_eq!(show(Some(HidePids::NoAccess))?, format!("init {other}{hidden}"));
+    assert_eq!(show(None)?, all, "control");
+    // the init could not count what it does not see: an error, and not a limit that does not hold
+    let hidden = || with_proc(Mount::proc("/proc").hide_pids(HidePids::Invisible));
+    let mut command = sh("true");
+    command.cpu_time(std::time::Duration::from_secs(1));
+    let error = refused(hidden().limits(CgroupLimits::none()).build()?.spawn(&command))?;
+    assert_kind(&error, ErrorKind::InvalidSpec);
+    assert!(hidden().build()?.enforcement().get("hidden-processes").is_some());
+    assert!(hidden().limits(CgroupLimits::none()).build()?.status(&sh("true"))?.success(), "control");
     Ok(())
 }

@@ -222,7 +222,7 @@ ops! { 'a;
         fstype: &'a CStr, options: Strings<'a>, target: &'a CStr, missing: u32, set: u64, magic: u64,
     }
     /// A new proc at a target; where the kernel refuses it (EPERM), an empty directory.
-    ProcOrEmpty = 48 { target: &'a CStr, missing: u32, set: u64 }
+    ProcOrEmpty = 48 { options: Strings<'a>, target: &'a CStr, missing: u32, set: u64 }
     /// A link inside a file system that an earlier op made.
     Link = 43 { path: &'a CStr, target: &'a CStr }
     /// Cover a file with the null device, a directory with an empty read-only tmpfs.
