@@ -54,9 +54,12 @@ pub use cgroup::{
     Events, HugetlbStats, IoMax, IoStats, MemoryEvents, MemoryStats, OomKill, PidsStats, Pressure, PressureStats,
     PressureTrigger, RdmaMax, Resource, Stall, Stats, Swept, sweep,
 };
+pub use child::{
+    Answer, Child, Delivery, Exit, Frozen, Grounds, Inject, KillScope, Line, LineEnd, Lines, Notification,
+    Notifications, Output, Reply, Stream, Usage, Verdict,
+};
 #[cfg(feature = "tokio")]
-pub use child::AsyncChild;
-pub use child::{Child, Exit, Frozen, KillScope, Line, LineEnd, Lines, Output, Reply, Stream, Usage, Verdict};
+pub use child::{AsyncChild, AsyncNotifications};
 pub use enforce::{Enforce, Enforced, Enforcement, Protection};
 pub use error::{Defect, Error, ErrorKind, Result, Step};
 pub use flaw::{Flaw, FlawKind};

@@ -105,6 +105,8 @@ impl Child {
     pub(crate) fn converse(mut self, socket: UnixStream, argument: &[u8]) -> Result<Reply> {
         let fail =
             |e: io::Error| Error::call("talk to the called function", Errno(e.raw_os_error().unwrap_or(libc::EIO)));
+        // nobody could answer them beside this talk
+        self.notifications = None;
         socket.set_nonblocking(true).map_err(fail)?;
         let header = (argument.len() as u64).to_le_bytes();
         let mut talk = Talk { socket, header, sent: 0, argument, heard: Vec::new(), most: self.output_max };

@@ -5,7 +5,7 @@
 //! inside could look into the memory or the descriptors of one that comes from outside
 //! (CVE-2016-9962, CVE-2024-21626).
 
-use super::Child;
+use super::{Child, Notifications};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch;
 use crate::plan::compile_entry;
@@ -26,7 +26,8 @@ impl Child {
     /// sandbox's init owns it and reaps it; at most 64 are held at once.
     ///
     /// The handle is one of that process alone: waiting, signals, limits and the exit are its own;
-    /// dropping it kills the process group that it leads, and no other. It ends with
+    /// dropping it kills the process group that it leads, and no other. Calls that its filter leaves to the host
+    /// come by `notifications` of its own. It ends with
     /// the sandbox, also when that ends because its payload exits. It can be entered no further.
     ///
     /// # Errors
@@ -70,6 +71,7 @@ impl Child {
         let running = launch::enter(self.control.as_fd(), &program)?;
         let mut child = Child::new(running, streams, Kept::default(), &self.template, command);
         child.entered = true;
+        child.notifications = child.notifications.take().map(Notifications::of_one_that_entered);
         Ok(child)
     }
 

@@ -9,6 +9,7 @@ mod freeze;
 mod kill;
 mod lines;
 mod namespaces;
+mod notify;
 mod output;
 #[cfg(feature = "tokio")]
 mod reactor;
@@ -19,6 +20,9 @@ pub use exit::{Exit, Usage};
 pub use freeze::Frozen;
 pub use kill::KillScope;
 pub use lines::{Line, LineEnd, Lines, Stream};
+#[cfg(feature = "tokio")]
+pub use notify::AsyncNotifications;
+pub use notify::{Answer, Delivery, Grounds, Inject, Notification, Notifications};
 pub use output::Output;
 #[cfg(feature = "tokio")]
 pub use reactor::AsyncChild;
@@ -64,8 +68,12 @@ pub struct Child {
     /// The host's end of the payload's terminal, if it has one ([`Command::pty`](crate::Command::pty)).
     /// To be read from: a payload that has written some KiB waits for that.
     pub pty: Option<Pty>,
+    /// The system calls that the payload's filter leaves to the host
+    /// ([`SeccompAction::Notify`](crate::SeccompAction)), if it does. To be taken and served by a thread or task
+    /// while the payload runs; until then, they wait. [`wait`](Child::wait) drops it if nobody has taken it, and they get `ENOSYS`.
+    pub notifications: Option<Notifications>,
     pid: i32,
-    pidfd: PidFd,
+    pidfd: Arc<PidFd>,
     control: OwnedFd,
     init: Init,
     /// What it was made from, for those who enter.
@@ -111,11 +119,14 @@ impl Child {
     ) -> Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
         notes.extend(template.groups.notes.iter().cloned());
+        let pidfd = Arc::new(pidfd);
+        let notifications = given.listener.map(|listener| Notifications::new(listener, pidfd.clone()));
         Child {
             stdin: streams.stdin,
             stdout: streams.stdout,
             stderr: streams.stderr,
             pty: given.pty.map(Pty::new),
+            notifications,
             pid,
             pidfd,
             control,
@@ -166,7 +177,8 @@ impl Child {
         &self.notes
     }
 
-    /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first, as `std` does.
+    /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first, as `std` does, and
+    /// `notifications`, if nobody has taken them.
     /// Without bound: see [`wait_timeout`](Child::wait_timeout).
     ///
     /// That another part of this process has reaped the child is no error but a [`Verdict::StatusLost`].
@@ -175,6 +187,7 @@ impl Child {
     /// `ENOMEM`.
     pub fn wait(&mut self) -> Result<Exit> {
         self.stdin = None;
+        self.notifications = None;
         loop {
             if let Some(exit) = self.wait_bounded(None)? {
                 return Ok(exit);

@@ -53,7 +53,8 @@ pub(super) fn output(mut exit: Exit, [stdout, stderr]: [Collected; 2]) -> Output
 
 impl Child {
     /// Waits for the end and collects both piped streams at once, each up to
-    /// [`output_max`](crate::Command::output_max) bytes; beyond, the sandbox is killed. Closes `stdin` first.
+    /// [`output_max`](crate::Command::output_max) bytes; beyond, the sandbox is killed. Closes `stdin` first,
+    /// and `notifications`, if nobody has taken them.
     ///
     /// Returns when the sandbox has ended, whoever still holds its pipes open: what is in
     /// them by then is taken, and no more. A sandbox that does not end is waited for without bound, unless
@@ -63,6 +64,7 @@ impl Child {
     /// As [`wait`](Child::wait), and those of reading a pipe.
     pub fn wait_with_output(mut self) -> Result<Output> {
         self.stdin = None;
+        self.notifications = None;
         let mut pipes = [self.stdout.take(), self.stderr.take()];
         let mut texts = [Collected::new(self.output_max), Collected::new(self.output_max)];
         let mut killed = false;

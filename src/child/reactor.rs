@@ -4,7 +4,7 @@
 //! readable when the sandbox has ended (pidfd_open(2)), and epoll(7) tells.
 
 use super::output::{Collected, fail, output, read_rest};
-use super::{Child, Exit, KillScope, Output};
+use super::{AsyncNotifications, Child, Exit, KillScope, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::program::cause;
 use crate::sys::{Errno, reactor};
@@ -42,6 +42,8 @@ pub struct AsyncChild {
     pub stdout: Option<pipe::Receiver>,
     /// The pipe from the payload's standard error, if piped.
     pub stderr: Option<pipe::Receiver>,
+    /// The system calls that the payload's filter leaves to the host, if it does; as [`Child::notifications`].
+    pub notifications: Option<AsyncNotifications>,
     /// Deregistered before the child, and with it the pidfd, is dropped.
     end: AsyncFd<OwnedFd>,
     child: Child,
@@ -56,10 +58,7 @@ impl AsyncChild {
     /// # Panics
     /// tokio's own, in a runtime that was built without `enable_io`.
     pub fn new(mut child: Child) -> Result<AsyncChild> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::new(ErrorKind::NotSupported, "watch a sandbox asynchronously: no tokio runtime here")
-                .with_hint("to call it from within Runtime::block_on or a task, or to enter the runtime"));
-        }
+        in_a_runtime()?;
         let end = reactor::readable(child.duplicate_pidfd()?);
         let receiver = |pipe: Option<io::PipeReader>| pipe.map(|p| pipe::Receiver::from_owned_fd(p.into())).transpose();
         let sender = |pipe: Option<io::PipeWriter>| pipe.map(|p| pipe::Sender::from_owned_fd(p.into())).transpose();
@@ -67,6 +66,7 @@ impl AsyncChild {
             stdin: sender(child.stdin.take()).map_err(register)?,
             stdout: receiver(child.stdout.take()).map_err(register)?,
             stderr: receiver(child.stderr.take()).map_err(register)?,
+            notifications: child.notifications.take().map(AsyncNotifications::new).transpose()?,
             end: end.map_err(register)?,
             child,
         })
@@ -83,8 +83,8 @@ impl AsyncChild {
         &mut self.child
     }
 
-    /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first. Without
-    /// bound, unless the command has a [`wall_time`](crate::Command::wall_time).
+    /// Waits for the payload to exit and the sandbox to end. Closes `stdin` first, and `notifications`, if nobody
+    /// has taken them. Without bound, unless the command has a [`wall_time`](crate::Command::wall_time).
     ///
     /// Cancel-safe: dropping the future loses nothing, and it can be called again, also after the end.
     ///
@@ -92,6 +92,7 @@ impl AsyncChild {
     /// As [`Child::wait`].
     pub async fn wait(&mut self) -> Result<Exit> {
         self.stdin = None;
+        self.notifications = None;
         poll_fn(|context| self.poll_end(context)).await
     }
 
@@ -135,6 +136,7 @@ impl AsyncChild {
     /// As [`Child::wait_with_output`].
     pub async fn wait_with_output(mut self) -> Result<Output> {
         self.stdin = None;
+        self.notifications = None;
         let max = self.child.output_max;
         let mut pipes = [self.stdout.take(), self.stderr.take()];
         let mut texts = [Collected::new(max), Collected::new(max)];
@@ -179,6 +181,15 @@ fn poll_read(pipe: &mut Option<pipe::Receiver>, text: &mut Collected, context: &
         }
     }
     Poll::Ready(Ok(()))
+}
+
+/// An error outside of a runtime, where tokio itself would panic.
+pub(super) fn in_a_runtime() -> Result<()> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotSupported, "watch a sandbox asynchronously: no tokio runtime here")
+        .with_hint("to call it from within Runtime::block_on or a task, or to enter the runtime"))
 }
 
 fn register(error: io::Error) -> Error {

@@ -55,6 +55,8 @@ pub(crate) struct Given {
     pub pty: Option<OwnedFd>,
     /// The scratch, with the upper and the init layer.
     pub scratch: Option<OwnedFd>,
+    /// The listener of the payload's filter.
+    pub listener: Option<OwnedFd>,
 }
 
 impl Given {
@@ -62,6 +64,7 @@ impl Given {
         match what {
             given::PTY => self.pty = Some(fd),
             given::SCRATCH => self.scratch = Some(fd),
+            given::LISTENER => self.listener = Some(fd),
             _ => {} // nothing that was asked for: closed
         }
     }

@@ -2,7 +2,7 @@
 
 use super::check::{Template, surroundings};
 use crate::enforce::Enforcement;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::host::sockets;
 use crate::id::c_path;
@@ -88,7 +88,7 @@ pub(crate) fn compile(
             builder.op(Op::Payload { stay: stay.into(), host, lock, keep });
             Ok(())
         },
-        confine(confinement),
+        confine(vec![confinement]),
     )?;
     if !builder.fits() {
         return Err(Error::new(ErrorKind::LimitReached, "compile the sandbox: it has more than 1900 sources")
@@ -123,6 +123,12 @@ pub(crate) fn compile_entry(
         confinement.gain_nothing(); // not what the sandbox's bounding set would allow
         confinement
     });
+    if template.confinement.notifies() && tighter.as_ref().is_some_and(Confinement::notifies) {
+        defects.push(Defect::new(
+            "both the sandbox's filter and the tighter one notify calls: the kernel takes one listener for a process",
+            "a tighter Security without SeccompAction::Notify",
+        ));
+    }
     if !defects.is_empty() {
         return Err(Error::spec(defects));
     }
@@ -134,23 +140,18 @@ pub(crate) fn compile_entry(
         without,
         &mut builder,
         |_| Ok(()),
-        |stage, builder| {
-            confine(&template.confinement)(stage, builder);
-            if let Some(tighter) = &tighter {
-                // the kernel takes the strictest answer of all filters, and limits are only lowered
-                confine(tighter)(stage, builder);
-            }
-        },
+        // the kernel takes the strictest answer of all filters, and limits are only lowered
+        confine([&template.confinement].into_iter().chain(&tighter).collect()),
     )?;
     Ok((builder.finish(without, fault), streams))
 }
 
 /// What confines a process, by stages.
-fn confine(confinement: &Confinement) -> impl Fn(Stage, &mut Builder) {
-    |stage, builder| match stage {
-        Stage::BeforeIds => confinement.lower_before_ids(builder),
-        Stage::AfterIds => confinement.lower(builder),
-        Stage::Last => confinement.lower_last(builder),
+fn confine(all: Vec<&Confinement>) -> impl Fn(Stage, &mut Builder) {
+    move |stage, builder| match stage {
+        Stage::BeforeIds => all.iter().for_each(|one| one.lower_before_ids(builder)),
+        Stage::AfterIds => all.iter().for_each(|one| one.lower(builder)),
+        Stage::Last => Confinement::lower_last(&all, builder),
     }
 }
 

@@ -168,6 +168,13 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Seccomp { .. }, Errno::EINVAL | Errno::ENOSYS) => {
             say(NotSupported, "a kernel with CONFIG_SECCOMP_FILTER, or, knowing this, Seccomp::Unconfined")
         }
+        (Op::Listen { .. }, Errno::EBUSY) => say(
+            NotSupported,
+            "a caller that is not itself under a filter with a listener: the kernel takes one for a process; or no SeccompAction::Notify",
+        ),
+        (Op::Listen { .. }, Errno::EINVAL | Errno::ENOSYS) => {
+            say(NotSupported, "a kernel with CONFIG_SECCOMP_FILTER that has user notification, or no SeccompAction::Notify")
+        }
         (Op::Seccomp { .. }, Errno::EACCES) => say(
             NotPermitted,
             "no_new_privs, which lets everybody install a filter: Security without allow_new_privileges()",

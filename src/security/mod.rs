@@ -11,11 +11,13 @@ pub use landlock::Landlock;
 pub(crate) use landlock::{Place, Surroundings};
 pub use profile::Profile;
 pub use rlimits::Rlimits;
+pub(crate) use seccomp::name_of;
 pub use seccomp::{Abi, Argument, Condition, Seccomp, SeccompAction, SeccompProfile};
 
 use crate::enforce::{Enforce, Enforced, Enforcement};
 use crate::error::Defect;
 use crate::program::{Builder, Op};
+use seccomp::Filters;
 use std::sync::Arc;
 
 /// The payload's privileges. The default is none, and none to be gained.
@@ -112,7 +114,18 @@ impl Security {
         report.required("nested-namespaces", !nested, "clone, unshare and setns into namespaces are refused");
         report.required("rlimits", self.rlimits != Rlimits::inherited(), self.rlimits.to_string());
         let landlock = self.landlock.compile(around, report, defects);
-        let filter = self.seccomp.compile(self.capabilities, self.abi, self.allow_nested_namespaces, defects);
+        let Filters { deciding: filter, notifying } =
+            self.seccomp.compile(self.capabilities, self.abi, self.allow_nested_namespaces, defects);
+        if let Some((_, what)) = &notifying {
+            report.required("notified-calls", true, format!("{what}: the host answers; ENOSYS if nobody listens"));
+            if self.allow_new_privileges {
+                defects.push(Defect::new(
+                    "calls are notified, and new privileges allowed: the filter would come before the ids, with many calls left to make",
+                    "Security without allow_new_privileges(), or no SeccompAction::Notify",
+                ));
+            }
+        }
+        let listener = notifying.map(|(filter, _)| filter);
         // keyrings count against a quota of the user's (200, keyrings(7)): without a new one, the filter has to stand
         let keyctl = filter.as_ref().is_none_or(|_| self.seccomp.allows_keyctl());
         let (enforce, keys) = if keyctl {
@@ -126,6 +139,7 @@ impl Security {
         }
         Confinement {
             filter,
+            listener,
             landlock,
             no_new_privileges: !self.allow_new_privileges,
             rlimits: self.rlimits.bytes(),
@@ -150,6 +164,8 @@ pub enum Keyring {
 #[derive(Debug)]
 pub(crate) struct Confinement {
     filter: Option<Arc<[u8]>>,
+    /// The filter that only notifies.
+    listener: Option<Arc<[u8]>>,
     landlock: landlock::Domain,
     no_new_privileges: bool,
     rlimits: Vec<u8>,
@@ -183,7 +199,8 @@ impl Confinement {
             builder.op(Op::Keyring { required: required.into() });
         }
         if !self.no_new_privileges {
-            self.install(builder);
+            self.landlock.lower(builder);
+            self.filter(builder);
         }
     }
 
@@ -197,15 +214,23 @@ impl Confinement {
         }
     }
 
-    /// What comes when there is nothing left to do but to execute.
-    pub fn lower_last(&self, builder: &mut Builder) {
-        if self.no_new_privileges {
-            self.install(builder);
-        }
+    /// Whether system calls are left to the host.
+    pub fn notifies(&self) -> bool {
+        self.listener.is_some()
     }
 
-    fn install(&self, builder: &mut Builder) {
-        self.landlock.lower(builder);
+    /// What comes when there is nothing left to do but to execute, of all that confine the process: each step may
+    /// deny what those before it need.
+    pub fn lower_last(all: &[&Confinement], builder: &mut Builder) {
+        let all = all.iter().filter(|one| one.no_new_privileges);
+        all.clone().for_each(|one| one.landlock.lower(builder));
+        for filter in all.clone().filter_map(|one| one.listener.as_ref()) {
+            builder.op(Op::Listen { filter });
+        }
+        all.for_each(|one| one.filter(builder));
+    }
+
+    fn filter(&self, builder: &mut Builder) {
         if let Some(filter) = &self.filter {
             builder.op(Op::Seccomp { filter });
         }

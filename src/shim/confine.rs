@@ -1,10 +1,31 @@
 //! What binds the payload's process from inside: resource limits, keyring, the filter of system calls.
 
 use crate::limits;
-use crate::state::State;
+use crate::program::wire::op::without;
+use crate::program::wire::report::given;
+use crate::state::{self, State};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
 use core::ffi::CStr;
+
+/// Installs a filter that only notifies, and sends its listener to the library, which has it before the payload can make
+/// any call; the payload's process keeps none. What is called from here on the filter does not notify.
+pub fn listen(state: &State, filter: &[u8]) -> Result<()> {
+    limits::remember_cpu_seconds();
+    call::sigmask(SIG_SETMASK, &0)?;
+    let flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW | SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let killable = SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let fd = match state.may(without::WAIT_KILLABLE) {
+        true => call::seccomp_filter(filter, flags | killable),
+        false => Err(Errno::EINVAL),
+    };
+    let fd = match fd {
+        Err(Errno::EINVAL) => call::seccomp_filter(filter, flags)?, // before Linux 5.19
+        answer => answer?,
+    };
+    state::give(given::LISTENER, fd)?;
+    call::close(fd).map(drop)
+}
 
 /// Installs a filter. What has to be done before the payload is executed is done by now, or allowed by it.
 pub fn seccomp(filter: &[u8]) -> Result<()> {

@@ -166,6 +166,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         }
         Op::NoNewPrivileges {} => identity::no_new_privileges(),
         Op::Seccomp { filter } => confine::seccomp(filter),
+        Op::Listen { filter } => confine::listen(state, filter),
         Op::Rlimits { limits } => confine::rlimits(limits),
         Op::Keyring { required } => confine::keyring(required != 0),
         Op::Landlock { files, ports, scopes, rules } => confine::landlock(state, [files, ports, scopes], rules),

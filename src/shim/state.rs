@@ -258,9 +258,18 @@ pub fn set_control(fd: i32) {
 /// Sends a report. When nobody listens any more there is nobody to tell.
 #[inline(never)]
 pub fn report(report: Report<'_>, fds: &[i32]) {
+    let _ = send(report, fds);
+}
+
+/// Sends a descriptor (`given::…`), without which the library could not do its part.
+pub fn give(what: u32, fd: i32) -> Result<()> {
+    send(Report::Given { what }, &[fd])
+}
+
+fn send(report: Report<'_>, fds: &[i32]) -> Result<()> {
     let mut packet = Packet { bytes: [0; REPORT_MAX], len: 0 };
     report.encode(&mut packet);
-    let _ = call::send(control(), &packet.bytes[..packet.len], fds, MSG_NOSIGNAL);
+    call::send(control(), &packet.bytes[..packet.len], fds, MSG_NOSIGNAL).map(drop)
 }
 
 /// Reports that an op failed.

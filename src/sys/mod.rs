@@ -5,7 +5,7 @@
 //! program in new namespaces and cgroups, [`bpf`] restricts the devices of a cgroup,
 //! [`namespace`] joins and makes them, [`mount`] is the mount API of Linux 5.2 and mount(2),
 //! [`path`] opens beneath a root, [`tree`] walks what others have written, [`pidfd`] names
-//! processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`xattr`] sets attributes, [`socket`] passes
+//! processes, [`pty`] sizes terminals, [`memfd`] holds sealed programs, [`memory`] reads that of others, [`xattr`] sets attributes, [`socket`] passes
 //! descriptors, [`seccomp`] answers the system calls of others. Functions take borrowed descriptors and give owned ones; errors are
 //! [`Errno`], the kernel's own.
 //!
@@ -18,6 +18,7 @@ pub mod clone;
 mod errno;
 pub(crate) mod kernel;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod path;

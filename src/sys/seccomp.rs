@@ -87,6 +87,17 @@ fn record(bytes: usize) -> Vec<u64> {
     vec![0; bytes.div_ceil(8)]
 }
 
+/// What a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// A call that waits; it now is the caller's to answer.
+    Notice(Notice),
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more: nobody is under the filter.
+    End,
+}
+
 impl Listener {
     /// Installs a filter (records of `struct sock_filter`, 8 bytes each) for the calling thread and what it starts
     /// from now on, for good; the listener of its notices. What it notifies is not to be called by whoever receives.
@@ -121,6 +132,33 @@ impl Listener {
             instruction_pointer: notif.instruction_pointer,
             arguments: notif.args,
         })
+    }
+
+    /// Receives the next notice, if there is one: does not wait, as long as nobody else receives beside it.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn try_receive(&self) -> Result<Arrival> {
+        loop {
+            let mut poll = [PollFd { fd: self.0.as_raw_fd(), events: POLLIN, revents: 0 }];
+            match call::poll(&mut poll, Some([0, 0])) {
+                Err(Errno::EINTR) => continue,
+                answer => answer?,
+            };
+            let [PollFd { revents, .. }] = poll;
+            if revents & POLLIN != 0 {
+                match self.receive() {
+                    // it is gone already
+                    Err(Errno::ENOENT | Errno::EINTR) => {}
+                    answer => return answer.map(Arrival::Notice),
+                }
+            } else if revents & POLLHUP != 0 {
+                return Ok(Arrival::End);
+            } else if revents == 0 {
+                return Ok(Arrival::Nothing);
+            }
+            // POLLERR alone: a signal came in between
+        }
     }
 
     /// Whether the call still waits: false when its thread was killed, or interrupted by a signal. While it waits, its thread is the one that the notice told

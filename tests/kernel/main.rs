@@ -37,6 +37,7 @@ mod leaks;
 mod limits;
 mod mounts;
 mod namespace;
+mod notify;
 mod output;
 mod process;
 mod pty;
@@ -86,6 +87,9 @@ fn main() -> ExitCode {
     if std::env::var_os("BELLJAR_TEST_THREADS").is_some() {
         return security::threads().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
+    if let Ok(role) = std::env::var("BELLJAR_TEST_NOTIFY") {
+        return notify::payload(&role).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     if std::env::var_os("BELLJAR_TEST_SCOPE").is_some() {
         return cgroup::in_a_scope();
     }
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
         rootfs::tests,
         image::tests,
         security::tests,
+        notify::tests,
         mounts::tests,
         process::tests,
         schedule::tests,

@@ -74,6 +74,10 @@ pub mod without {
     pub const THREAD: u32 = 256;
     /// Landlock (Linux 5.13): its absence is reported, or an error.
     pub const LANDLOCK: u32 = 512;
+    /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19): a signal interrupts a call that waits for its answer instead.
+    pub const WAIT_KILLABLE: u32 = 1024;
+    /// SECCOMP_ADDFD_FLAG_SEND (Linux 5.14): a descriptor is put into the target first, and then the call is answered.
+    pub const ADDFD_SEND: u32 = 1 << 18;
     /// The v2 tree of a hybrid host: v1 alone instead.
     pub const CGROUP_V2: u32 = 1 << 16;
     /// cgroup.kill (Linux 5.14): freeze and signal instead.
@@ -263,6 +267,8 @@ ops! { 'a;
     NoNewPrivileges = 65 {}
     /// The filter of system calls (an array of `struct sock_filter`).
     Seccomp = 100 { filter: &'a [u8] }
+    /// A filter that only notifies; its listener goes to the library.
+    Listen = 104 { filter: &'a [u8] }
     /// Resource limits, lowered to these: `(resource u32, value u64)` records.
     Rlimits = 101 { limits: &'a [u8] }
     /// A new session keyring; if not `required`, where there can be one.

@@ -106,6 +106,8 @@ pub mod given {
     pub const PTY: u32 = 1;
     /// The scratch, with `upper` and `init` in it.
     pub const SCRATCH: u32 = 2;
+    /// The listener of the payload's filter.
+    pub const LISTENER: u32 = 3;
 }
 
 /// The largest report.

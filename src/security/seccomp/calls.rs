@@ -64,6 +64,14 @@ pub(super) fn number(name: &str, column: Column) -> Option<u32> {
     table().get(name)?[column as usize]
 }
 
+/// The name of a call, by its number and the `AUDIT_ARCH_…` of its ABI; `None` for one that the table does not know.
+pub(crate) fn name_of(number: i32, arch: u32) -> Option<&'static str> {
+    let native = Column::NATIVE;
+    let column = [native, native.compat()].into_iter().find(|column| column.audit_arch() == arch)?;
+    let number = u32::try_from(number).ok()?;
+    table().iter().find(|(_, row)| row[column as usize] == Some(number)).map(|(name, _)| *name)
+}
+
 /// The numbers of all calls of an ABI, in order.
 pub(super) fn numbers(column: Column) -> Vec<u32> {
     let mut all: Vec<_> = table().values().filter_map(|row| row[column as usize]).collect();
@@ -93,6 +101,9 @@ mod tests {
         for (name, used) in [("read", nr::read), ("execve", nr::execve), ("clone3", nr::clone3), ("ioctl", nr::ioctl)] {
             assert_eq!(number(name, Column::NATIVE), Some(used as u32), "{name}");
         }
+        assert_eq!(name_of(nr::ioctl as i32, Column::NATIVE.audit_arch()), Some("ioctl"));
+        assert_eq!(name_of(-1, Column::NATIVE.audit_arch()), None);
+        assert_eq!(name_of(nr::ioctl as i32, 0), None);
         // libc's own table, where it has the call
         for (name, theirs) in [("openat2", libc::SYS_openat2), ("futex_waitv", libc::SYS_futex_waitv)] {
             assert_eq!(number(name, Column::NATIVE).map(i64::from), Some(theirs));

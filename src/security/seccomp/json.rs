@@ -20,6 +20,7 @@ const INTS: &[(&str, &[u64])] = &[
 ];
 
 /// Reads a profile. `architectures` and `archMap` are not looked at: that is what [`Abi`](super::Abi) says.
+/// Nor are `listenerPath` and `listenerMetadata`: what is notified comes to the handle of the sandbox.
 /// A rule without conditions stands behind those of the same call that have some.
 pub(super) fn profile(text: &str, kept: Capabilities, defects: &mut Vec<Defect>) -> Option<SeccompProfile> {
     match read(text, kept) {
@@ -79,6 +80,7 @@ fn action(name: &Value, errno: &Value) -> Result<SeccompAction, String> {
         Some("SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" | "SCMP_ACT_KILL_PROCESS") => SeccompAction::Kill,
         Some("SCMP_ACT_TRAP") => SeccompAction::Trap,
         Some("SCMP_ACT_LOG") => SeccompAction::Log,
+        Some("SCMP_ACT_NOTIFY") => SeccompAction::Notify,
         _ => return Err(format!("the action {name} is not one that belljar has")),
     })
 }
@@ -163,7 +165,7 @@ mod tests {
         for bad in [
             "",
             "{}",
-            r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#,
+            r#"{"defaultAction": "SCMP_ACT_TRACE"}"#,
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": 3}"#,
         ] {
             assert!(read(bad, Capabilities::none()).is_err(), "{bad}");

@@ -5,11 +5,13 @@ mod calls;
 mod compile;
 #[cfg(feature = "serde")]
 mod json;
+mod notify;
 mod profile;
 mod standard;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use calls::name_of;
 pub use compile::Abi;
 pub use profile::{Argument, Condition, SeccompAction, SeccompProfile};
 
@@ -43,6 +45,15 @@ pub enum Seccomp {
 /// A filter as the kernel takes it.
 pub(super) type Filter = Arc<[u8]>;
 
+/// What a profile is compiled to.
+#[derive(Default)]
+pub(super) struct Filters {
+    /// The one that decides.
+    pub deciding: Option<Filter>,
+    /// The one that notifies, and what, in words.
+    pub notifying: Option<(Filter, String)>,
+}
+
 impl Seccomp {
     /// Whether there is a filter that the library answers for, and what it is.
     pub(super) fn describe(&self) -> (bool, &'static str) {
@@ -61,31 +72,35 @@ impl Seccomp {
         !matches!(self, Seccomp::Default | Seccomp::Container)
     }
 
-    /// Compiles it; `None` for no filter.
-    pub(super) fn compile(
-        &self,
-        kept: Capabilities,
-        abi: Abi,
-        namespaces: bool,
-        defects: &mut Vec<Defect>,
-    ) -> Option<Filter> {
+    /// Compiles it.
+    pub(super) fn compile(&self, kept: Capabilities, abi: Abi, namespaces: bool, defects: &mut Vec<Defect>) -> Filters {
         static STANDARD: OnceLock<Filter> = OnceLock::new();
         let profile = match self {
-            Seccomp::Unconfined => return None,
+            Seccomp::Unconfined => return Filters::default(),
             Seccomp::Default if kept == Capabilities::none() && abi == Abi::Native && !namespaces => {
                 // what nearly every sandbox has is compiled once for the process
                 let filter = STANDARD.get_or_init(|| compile::compile(&standard::plugin(kept), abi, defects).into());
-                return Some(filter.clone());
+                return Filters { deciding: Some(filter.clone()), notifying: None };
             }
             Seccomp::Default => standard::plugin(kept),
             Seccomp::Container => standard::container(kept),
             Seccomp::Custom(profile) => profile.clone(),
             #[cfg(feature = "serde")]
-            Seccomp::Json(text) => json::profile(text, kept, defects)?,
+            Seccomp::Json(text) => match json::profile(text, kept, defects) {
+                Some(profile) => profile,
+                None => return Filters::default(),
+            },
         };
         let profile = if namespaces { standard::with_namespaces(profile) } else { profile };
         let before = defects.len();
         profile.check(defects);
-        (defects.len() == before).then(|| compile::compile(&profile, abi, defects).into())
+        if defects.len() > before {
+            return Filters::default();
+        }
+        let mut compiled = |profile: &SeccompProfile| compile::compile(profile, abi, defects).into();
+        Filters {
+            deciding: Some(compiled(&profile.deciding())),
+            notifying: profile.notifying().map(|(profile, what)| (compiled(&profile), what)),
+        }
     }
 }

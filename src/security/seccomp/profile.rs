@@ -19,6 +19,14 @@ pub enum SeccompAction {
     Trap,
     /// It is executed, and written to the audit log of the host.
     Log,
+    /// It waits for the answer of the host process, which receives it by [`Child::notifications`](crate::Child): executed
+    /// after all, an error, a value, a descriptor. When nobody listens (any more) it gives `ENOSYS`.
+    ///
+    /// Takes no_new_privs, and cannot be said of the calls that start the payload's program: close, execve,
+    /// execveat, exit, exit_group, prlimit64, rt_sigprocmask, seccomp, sendmsg. Under it the payload cannot install a
+    /// filter with a listener of its own (`EBUSY`): the kernel takes one.
+    /// Linux 5.0; put by the kernel behind what other filters deny.
+    Notify,
 }
 
 impl SeccompAction {
@@ -30,6 +38,7 @@ impl SeccompAction {
             SeccompAction::Kill => 0x8000_0000,
             SeccompAction::Trap => 0x0003_0000,
             SeccompAction::Log => 0x7ffc_0000,
+            SeccompAction::Notify => 0x7fc0_0000,
         }
     }
 
@@ -230,11 +239,12 @@ impl SeccompProfile {
             }
         }
         check_action(self.otherwise, defects);
+        self.check_notices(defects);
         // the filter is there when the payload's process executes its program
         let first = |name| self.rules.get(name).and_then(|rules| rules.first());
         let execve =
             first("execve").map_or(Some(self.otherwise), |rule| rule.conditions.is_empty().then_some(rule.action));
-        if execve.is_some_and(|action| !action.executes()) {
+        if execve.is_some_and(|action| !action.executes() && action != SeccompAction::Notify) {
             defects.push(Defect::new(
                 "the profile does not let the payload be executed",
                 "to allow execve: the filter is installed just before it",

@@ -193,7 +193,9 @@ pub(super) fn container(kept: Capabilities) -> SeccompProfile {
 
 /// Opens what making namespaces takes.
 pub(super) fn with_namespaces(profile: SeccompProfile) -> SeccompProfile {
-    profile.allow(NAMESPACES.iter().copied())
+    // what is left to the host stays so
+    let names: Vec<_> = NAMESPACES.iter().copied().filter(|name| !profile.has_notice(name)).collect();
+    profile.allow(names)
 }
 
 fn common(personalities: &[u64]) -> SeccompProfile {

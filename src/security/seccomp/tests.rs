@@ -218,3 +218,65 @@ fn defects() {
     assert!(of(SeccompProfile::standard().set(["read"], SeccompAction::Errno(Errno(0)))).contains("error number"));
     assert_eq!(of(deny.allow(["execve"])), "");
 }
+
+/// The answer of two filters: the kernel takes the one of the highest precedence (seccomp(2)).
+fn stricter(a: u32, b: u32) -> u32 {
+    // KILL_PROCESS is the least as a signed number, ALLOW the greatest
+    if (a & 0xffff_0000) as i32 <= (b & 0xffff_0000) as i32 { a } else { b }
+}
+
+#[test]
+fn two_filters_say_what_the_profile_with_notices_says() {
+    let notify = SeccompAction::Notify;
+    let plain = SeccompProfile::standard();
+    let profile = plain.clone().notify(["openat", "mkdir", "mkdirat"]).rule("kill", [Argument::int(1).is(9)], notify);
+    let rest = plain.clone().set(["read"], SeccompAction::Kill);
+    let all = SeccompProfile { otherwise: notify, ..rest };
+    for (profile, plain) in [(&profile, &plain), (&all, &all.deciding())] {
+        let (notifying, what) = profile.notifying().unwrap();
+        for (abi, column) in [
+            (Abi::Native, Column::X86_64),
+            (Abi::Native, Column::Aarch64),
+            (Abi::Legacy, Column::X86_64),
+            (Abi::Legacy, Column::Aarch64),
+        ] {
+            let compiled = |profile| program(profile, abi, column);
+            let (first, second, before) = (compiled(&notifying), compiled(&profile.deciding()), compiled(plain));
+            let mut noticed = Vec::new();
+            for asked in [column, column.compat()] {
+                for nr in (0..600).chain([X32_READ, X32_READ + 257, u32::MAX]) {
+                    for argument in [9, 10, 9 | 1 << 32] {
+                        let run = |program| run(program, asked.audit_arch(), nr, [0, argument, 0, 0, 0, 0]).0;
+                        let verdict = stricter(run(&first), run(&second));
+                        if verdict == notify.value() {
+                            assert!(asked == column || abi == Abi::Legacy);
+                            noticed.push((asked, nr, argument));
+                        } else if what.contains("all") {
+                            assert!(calls::numbers(asked).contains(&nr) || verdict != ALLOW, "{nr}");
+                        } else {
+                            assert_eq!(verdict, run(&before), "{nr} {argument:#x}");
+                        }
+                    }
+                }
+            }
+            let of = |name| {
+                let of = noticed.iter().filter(move |(asked, nr, _)| calls::number(name, *asked) == Some(*nr));
+                of.map(|(_, _, argument)| *argument).collect::<Vec<_>>()
+            };
+            if what.contains("all") {
+                assert!(
+                    of("read").is_empty() && of("openat").is_empty() && of("ptrace").len() >= 3,
+                    "{}",
+                    noticed.len()
+                );
+            } else {
+                assert_eq!(what, "kill, mkdir, mkdirat, openat");
+                // an int: the lower half decides
+                assert!(of("kill").starts_with(&[9, 9 | 1 << 32]) && !of("kill").contains(&10));
+                assert!(of("openat").len() >= 3 && of("read").is_empty());
+                assert!(first.len() < 40, "{} instructions", first.len());
+            }
+        }
+    }
+    assert!(plain.notifying().is_none());
+}

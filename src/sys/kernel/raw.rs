@@ -20,7 +20,7 @@ macro_rules! errnos {
     };
 }
 errnos! {
-    EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, E2BIG = 7, ENOEXEC = 8, EBADF = 9, ECHILD = 10,
+    EPERM = 1, ENOENT = 2, EFAULT = 14, ESRCH = 3, EINTR = 4, EIO = 5, E2BIG = 7, ENOEXEC = 8, EBADF = 9, ECHILD = 10,
     EAGAIN = 11, ENOMEM = 12, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20,
     EISDIR = 21, EINVAL = 22, EMFILE = 24, ETXTBSY = 26, EFBIG = 27, ENOSPC = 28, EROFS = 30, EPIPE = 32,
     ERANGE = 34, ENAMETOOLONG = 36, ENOSYS = 38, ELOOP = 40, ENODATA = 61, EPROTO = 71, EOVERFLOW = 75, EBADFD = 77, EUSERS = 87, EDQUOT = 122,
@@ -67,6 +67,7 @@ numbers! {
     open_tree = 428/428, move_mount = 429/429, fsopen = 430/430, fsconfig = 431/431, fsmount = 432/432,
     pidfd_open = 434/434, clone3 = 435/435, close_range = 436/436, openat2 = 437/437,
     syncfs = 306/267,
+    process_vm_readv = 310/270,
     pidfd_getfd = 438/438, landlock_create_ruleset = 444/444, landlock_add_rule = 445/445, landlock_restrict_self = 446/446, mount_setattr = 442/442,
 }
 
