@@ -97,6 +97,7 @@ impl Store {
                     let name = entry.file_name();
                     !PARTS.iter().any(|part| name == *part)
                         && name != "lock"
+                        && name != "version" // of another process, which makes it at this moment
                         && !name.as_encoded_bytes().starts_with(b".")
                 });
                 if strange {
