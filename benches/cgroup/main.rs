@@ -5,6 +5,8 @@
 //! spawn with groups less that of the spawn without, belljar's of its own spawn, the floor's of `Command` with
 //! `pre_exec`, which does without joining the v2 group. Both make the groups of the same limits: 64 MiB without
 //! swap, 64 processes; none of CPU time, for a group's share of it is what other work changes most.
+//!
+//! Then what it takes to ask a hundred idle sandboxes for their figures, over and over.
 
 #[path = "../spawn/stats.rs"]
 #[allow(dead_code)]
@@ -22,12 +24,14 @@ use std::time::Instant;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 const ROUNDS: usize = 600;
+/// Sandboxes that are asked for their figures.
+const LIVE: usize = 100;
 
 fn main() -> Fallible<()> {
     let limits = CgroupLimits::new().memory_max(Bytes::mib(64)).pids_max(64);
     // the least of everything else, so that the groups can be told from it
     let builder = || Sandbox::builder(RootFs::inherit()).namespaces(Namespaces::inherited()).init(Init::Payload);
-    let (plain, limited) = (builder().limits(CgroupLimits::none()).build()?, builder().limits(limits).build()?);
+    let (plain, limited) = (builder().limits(CgroupLimits::none()).build()?, builder().limits(limits.clone()).build()?);
     let default = builder().build()?;
     let command = Command::new("/bin/true");
     let floor = Floor::find(&limited.explain(&command)?.to_string())?;
@@ -63,6 +67,29 @@ fn main() -> Fallible<()> {
     println!("| belljar | {plain:.0} | {limited:.0} | {:.0} |", limited - plain);
     println!("| belljar, the default group | {plain:.0} | {default:.0} | {:.0} |", default - plain);
     println!("\nratio {:.2}", (limited - plain) / (grouped - bare));
+    poll(&builder().limits(limits).build()?)
+}
+
+/// The figures of many sandboxes, each asked in turn as a monitor would: the processor's caches hold none of them.
+fn poll(sandbox: &Sandbox) -> Fallible<()> {
+    let children =
+        (0..LIVE).map(|_| sandbox.spawn(Command::new("/bin/sleep").arg("1000"))).collect::<Result<Vec<_>, _>>()?;
+    for child in &children {
+        child.stats()?; // opens the files
+    }
+    let mut sample = Vec::new();
+    for child in children.iter().cycle().take(100 * LIVE) {
+        let start = Instant::now();
+        child.stats()?;
+        sample.push(micros(start.elapsed()));
+    }
+    sample.sort_by(f64::total_cmp);
+    let median = sample[sample.len() / 2];
+    println!(
+        "\nstats() of {LIVE} sandboxes in turn: median {median:.1} microseconds, p99 {:.1}",
+        sample[sample.len() * 99 / 100]
+    );
+    println!("1,000 a second take {:.1} % of one CPU", median / 10.0);
     Ok(())
 }
 
