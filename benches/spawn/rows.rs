@@ -6,8 +6,8 @@ use crate::peers;
 use crate::stats::{Sample, micros};
 use crate::world::World;
 use belljar::{
-    Bytes, Cgroup, CgroupLimits, Command, Init, Keyring, Mount, Mounts, Namespaces, Net, Rlimits, RootFs, Sandbox,
-    SandboxBuilder, Seccomp, Security, Time, Upper,
+    Bytes, Cgroup, CgroupLimits, Command, Init, Keyring, Landlock, Mount, Mounts, Namespaces, Net, Rlimits, RootFs,
+    Sandbox, SandboxBuilder, Seccomp, Security, Time, Upper,
 };
 use std::io;
 use std::time::{Duration, Instant};
@@ -74,9 +74,13 @@ impl Row {
 }
 
 /// The sandbox of every belljar row: the floor's namespaces, layers, upper and `/proc`; the floor
-/// and the peers have no filter of system calls, no resource limits and no control groups.
+/// and the peers have no filter of system calls, no Landlock, no resource limits and no control groups.
 pub fn sandbox(world: &World, init: Init, net: bool) -> belljar::Result<Sandbox> {
-    let security = Security::new().seccomp(Seccomp::Unconfined).rlimits(Rlimits::inherited()).keyring(Keyring::Inherit);
+    let security = Security::new()
+        .seccomp(Seccomp::Unconfined)
+        .landlock(Landlock::none())
+        .rlimits(Rlimits::inherited())
+        .keyring(Keyring::Inherit);
     builder(world, init, net).security(security).limits(CgroupLimits::none()).build()
 }
 

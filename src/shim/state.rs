@@ -10,12 +10,18 @@ use crate::sys::kernel::{Errno, Result, call, path};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
 
-/// The table of descriptors, each plus one, so that 0 is none and an unused page of it
-/// is never touched.
-static mut TABLE: [i32; SLOTS] = [0; SLOTS];
+static mut TABLE: Table = Table { used: 0, fds: [0; SLOTS] };
+
+/// Descriptors, each plus one, so that 0 is none and an unused page is never touched, not even
+/// read: each page fault is half a microsecond.
+struct Table {
+    /// Beyond, all are 0.
+    used: usize,
+    fds: [i32; SLOTS],
+}
 
 /// The places for descriptors.
-pub struct Slots(&'static mut [i32; SLOTS]);
+pub struct Slots(&'static mut Table);
 
 impl Slots {
     /// The table, empty.
@@ -25,21 +31,21 @@ impl Slots {
     pub unsafe fn take() -> Slots {
         // SAFETY: the only reference to the static, as the caller answers for the one before.
         let table = unsafe { &mut *(&raw mut TABLE) };
-        // what is 0 already is not written: an untouched page stays one
-        table.iter_mut().filter(|fd| **fd != 0).for_each(|fd| *fd = 0);
+        table.fds[..table.used].fill(0);
+        table.used = 0;
         Slots(table)
     }
 
     /// Closes the `count` descriptors that came with the Program.
     pub fn close(&mut self, count: u32) {
-        for fd in self.0.iter_mut().take(count as usize).filter(|fd| **fd > 0) {
+        for fd in self.0.fds.iter_mut().take(count as usize).filter(|fd| **fd > 0) {
             let _ = call::close(*fd - 1); // open: it has come with a packet
             *fd = 0;
         }
     }
 
     fn get(&self, slot: Slot) -> Result<i32> {
-        match self.0.get(slot.0 as usize) {
+        match self.0.fds.get(slot.0 as usize) {
             Some(fd) if *fd > 0 => Ok(*fd - 1),
             _ => Err(Errno::EBADF),
         }
@@ -47,7 +53,9 @@ impl Slots {
 
     /// Puts a descriptor, or -1 for none, into a slot.
     pub fn set(&mut self, slot: Slot, fd: i32) -> Result<()> {
-        *self.0.get_mut(slot.0 as usize).ok_or(Errno::EBADF)? = fd + 1;
+        let place = slot.0 as usize;
+        *self.0.fds.get_mut(place).ok_or(Errno::EBADF)? = fd + 1;
+        self.0.used = self.0.used.max(place + 1);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each test has a control, in which the same attempt succeeds or fails otherwise (outside of any sandbox, or in one
 //! with the defence opted out of), and a marker: the payload says that it has run. Races run a thousand
-//! attempts, and a hundred thousand with `BELLJAR_TEST_LONG` set.
+//! attempts ([`races`]).
 
 mod before_exec;
 mod differential;
@@ -39,11 +39,6 @@ pub fn tests() -> Vec<Test> {
 pub fn write_payload(path: &std::path::Path) -> std::io::Result<()> {
     std::fs::write(path, PAYLOAD)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-}
-
-/// How many times a race is run.
-fn races() -> usize {
-    if std::env::var_os("BELLJAR_TEST_LONG").is_some() { 100_000 } else { 1_000 }
 }
 
 /// A root with the payload and nothing else; all the rest is the default.

@@ -7,6 +7,16 @@ use std::time::{Duration, Instant};
 
 pub type Fallible<T> = Result<T, Box<dyn Error>>;
 
+/// How many times a race is run: a thousand, a hundred thousand with `BELLJAR_TEST_LONG` set, a hundred in
+/// a virtual machine without hardware support, where each takes 50 times as long.
+pub fn races() -> usize {
+    match (std::env::var_os("BELLJAR_TEST_LONG"), std::env::var_os("VMTEST")) {
+        (Some(_), _) => 100_000,
+        (None, Some(_)) => 100,
+        (None, None) => 1_000,
+    }
+}
+
 /// `/bin/sh -c script`.
 pub fn sh(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");

@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
+use belljar::sys::pidfd::PidFd;
 use nix::sys::stat::{Mode, umask};
 use nix::{sys::prctl, unistd::geteuid};
 use procfs::process::Stat;
@@ -280,7 +281,11 @@ pub fn tests() -> Vec<Test> {
             let mut child = caught(&["new process ", " sleep, "], || sleep.arg("60").spawn())?;
             child.kill()?;
             child.wait()?;
-            let zombie = || Command::new("true").spawn();
+            let zombie = || {
+                let child = Command::new("true").spawn()?;
+                PidFd::open(child.id() as i32)?.wait_exited(None)?; // it has ended, and is not reaped
+                Ok(child)
+            };
             caught(&["new process ", ", a zombie"], zombie)?.wait()?;
             let mut shell = Command::new("sh");
             shell.args(["-c", "sleep 60 >/dev/null 2>&1 & echo $!"]);
