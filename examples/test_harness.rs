@@ -64,7 +64,7 @@ fn two_services_talk(number: usize) -> Fallible<String> {
     let server = Service::start(number)?;
     let client = server.beside()?;
     let output = client
-        .output(Command::new(common::SELF).args(["client", &format!("question {number}")]).wall_time(PATIENCE))?;
+        .output(Command::new(common::PROGRAM).args(["client", &format!("question {number}")]).wall_time(PATIENCE))?;
     let said = String::from_utf8(output.stdout)?;
     let expected = format!("server {number} heard \"question {number}\"");
     if !output.exit.success() || said != expected {
@@ -81,8 +81,8 @@ struct Service {
 
 impl Service {
     fn start(number: usize) -> Fallible<Service> {
-        let sandbox = common::program()?.build()?;
-        let mut command = Command::new(common::SELF);
+        let sandbox = common::program(&std::env::current_exe()?)?.build()?;
+        let mut command = Command::new(common::PROGRAM);
         command.args(["server", &number.to_string()]).stdout(Stdio::piped()).wall_time(PATIENCE);
         let mut child = sandbox.spawn(&command)?;
         // readiness is a line on its stdout, waited for with a bound
@@ -98,7 +98,7 @@ impl Service {
         let namespaces = Namespaces::isolated()
             .user(User::Join(shared.get(NamespaceKind::User)))
             .net(Net::Join(shared.get(NamespaceKind::Network)));
-        Ok(common::program()?.namespaces(namespaces).build()?)
+        Ok(common::program(&std::env::current_exe()?)?.namespaces(namespaces).build()?)
     }
 }
 

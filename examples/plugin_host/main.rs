@@ -1,40 +1,32 @@
-//! A host and an untrusted plugin that talk length-prefixed JSON over a socketpair.
+//! A host and an untrusted plugin, a program of its own (`plugin.rs`), that talk length-prefixed JSON over a socketpair.
 //!
 //! The plugin runs in a sandbox without network, capabilities or files of the host, under limits; it gets one
 //! descriptor, number 3. Each request has a deadline, each frame a bound. Whatever the plugin does (it
 //! crashes, hangs, spins, floods, forks), the host learns why it ended, from a typed verdict, and starts it anew:
 //! no arguments, as root or as an ordinary user, exit status 0 if everything went as it must.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod protocol;
 
 use belljar::{
     Bytes, CgroupLimits, Child, Command, ErrorKind, Exit, KillScope, Sandbox, Socket, SocketKind, Verdict, socketpair,
 };
+use protocol::{RPC, read_frame, write_frame};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
-/// The descriptor that the plugin finds its host at.
-const RPC: u32 = 3;
-/// The longest frame that either side takes.
-const FRAME: usize = 64 * 1024;
 /// How long one answer may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let outcome = match std::env::args().nth(1).as_deref() {
-        None => host(),
-        Some("plugin") => plugin(),
-        Some("sleeper") => loop {
-            std::thread::sleep(Duration::from_secs(3600)); // what the plugin forks
-        },
-        Some(other) => Err(format!("unknown role {other:?}").into()),
-    };
-    match outcome {
+    match host() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("plugin_host: {error}");
@@ -43,7 +35,26 @@ fn main() -> ExitCode {
     }
 }
 
-// ---- the host -------------------------------------------------------------------------
+/// The plugin's program: an argument, or the example `plugin` of the same build. `cargo run --example plugin_host`
+/// builds one of them only, so the other is built here if it is missing.
+fn plugin_path() -> Fallible<PathBuf> {
+    if let Some(path) = std::env::args_os().nth(1) {
+        return Ok(path.into());
+    }
+    let beside = std::env::current_exe()?.with_file_name("plugin");
+    if !beside.exists() {
+        let cargo = std::env::var_os("CARGO").ok_or("no plugin: cargo build --example plugin, or name one")?;
+        let mut build = std::process::Command::new(cargo);
+        build.args(["build", "--quiet", "--example", "plugin"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        if !build.status()?.success() || !beside.exists() {
+            return Err(format!("cargo has not built {}", beside.display()).into());
+        }
+    }
+    Ok(beside)
+}
 
 fn host() -> Fallible<()> {
     let (sandbox, memory) = sandbox()?;
@@ -89,23 +100,24 @@ fn host() -> Fallible<()> {
 
 /// The sandbox, and whether memory is limited: not on every host a cgroup can be made from here.
 fn sandbox() -> Fallible<(Sandbox, bool)> {
+    let plugin = plugin_path()?;
     let limits = CgroupLimits::new().memory_max(Bytes::mib(64)).swap_max(Bytes::new(0)).pids_max(64);
-    let limited = common::program()?.limits(limits).build().and_then(|sandbox| {
-        sandbox.status(command("sleeper").wall_time(Duration::from_millis(1)))?; // found out by trying
+    let limited = common::program(&plugin)?.limits(limits).build().and_then(|sandbox| {
+        sandbox.status(command().arg("sleeper").wall_time(Duration::from_millis(1)))?; // found out by trying
         Ok(sandbox)
     });
     match limited {
         Ok(sandbox) => Ok((sandbox, true)),
         Err(error) if matches!(error.kind(), ErrorKind::NotSupported | ErrorKind::NotPermitted | ErrorKind::Busy) => {
-            Ok((common::program()?.build()?, false))
+            Ok((common::program(&plugin)?.build()?, false))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn command(role: &str) -> Command {
-    let mut command = Command::new(common::SELF);
-    command.arg(role).cpu_time(Duration::from_millis(300)).wall_time(Duration::from_secs(4));
+fn command() -> Command {
+    let mut command = Command::new(common::PROGRAM);
+    command.cpu_time(Duration::from_millis(300)).wall_time(Duration::from_secs(4));
     command
 }
 
@@ -153,7 +165,7 @@ struct Plugin {
 impl Plugin {
     fn start(sandbox: &Sandbox) -> Fallible<Plugin> {
         let (socket, theirs) = socketpair(SocketKind::Stream)?;
-        let child = sandbox.spawn(command("plugin").fd(RPC, theirs))?; // our copy of its end goes with the command
+        let child = sandbox.spawn(command().fd(RPC, theirs))?; // our copy of its end goes with the command
         Ok(Plugin { child, socket, next_id: 1 })
     }
 
@@ -250,77 +262,4 @@ impl Write for Until<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-// ---- the protocol ---------------------------------------------------------------------
-
-/// A frame: the length of the text, four bytes, little-endian; the text.
-fn write_frame(to: &mut impl Write, value: &Value) -> io::Result<()> {
-    let text = value.to_string();
-    let length = u32::try_from(text.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-    to.write_all(&[&length.to_le_bytes(), text.as_bytes()].concat())
-}
-
-/// The next frame; `None` when the other end has hung up.
-fn read_frame(from: &mut impl Read) -> io::Result<Option<Value>> {
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mut length = [0; 4];
-    match from.read(&mut length[..1])? {
-        0 => return Ok(None),
-        _ => from.read_exact(&mut length[1..])?,
-    }
-    let length = u32::from_le_bytes(length) as usize;
-    if length > FRAME {
-        return Err(invalid(format!("a frame of {length} bytes"))); // nothing is allocated for it
-    }
-    let mut text = vec![0; length];
-    from.read_exact(&mut text)?;
-    serde_json::from_slice(&text).map(Some).map_err(|error| invalid(format!("no JSON: {error}")))
-}
-
-// ---- the plugin: runs in the sandbox, and is trusted with nothing -----------------------
-
-fn plugin() -> Fallible<()> {
-    let mut host = Socket::inherited(RPC)?;
-    while let Some(request) = read_frame(&mut host)? {
-        let (id, params) = (&request["id"], &request["params"]);
-        let result = match request["method"].as_str().unwrap_or_default() {
-            "add" => json!(params.as_array().into_iter().flatten().filter_map(Value::as_i64).sum::<i64>()),
-            "reverse" => json!(params.as_str().unwrap_or_default().chars().rev().collect::<String>()),
-            other => misbehave(other, &mut host)?,
-        };
-        write_frame(&mut host, &json!({ "id": id, "result": result }))?;
-    }
-    Ok(())
-}
-
-fn misbehave(how: &str, host: &mut Socket) -> Fallible<Value> {
-    let sleep = || std::thread::sleep(Duration::from_secs(3600));
-    match how {
-        "crash" => std::process::abort(),
-        "leave" => std::process::exit(7),
-        "hang" | "dawdle" => sleep(),
-        "spin" => loop {
-            std::hint::spin_loop();
-        },
-        "flood" => loop {
-            host.write_all(&[0xff; 65536])?; // the first four bytes announce a frame of 4 GiB
-        },
-        "nonsense" => host.write_all(b"\x05\x00\x00\x00{oops")?,
-        "fork" => {
-            for _ in 0..100 {
-                // EAGAIN, where the number of processes is limited
-                let _ = std::process::Command::new(common::SELF).arg("sleeper").spawn();
-            }
-            sleep();
-        }
-        "gorge" => {
-            let mut memory: Vec<Vec<u8>> = Vec::new();
-            loop {
-                memory.push(vec![1; 1 << 20]);
-            }
-        }
-        other => return Ok(json!(format!("no method {other}"))),
-    }
-    Ok(Value::Null)
 }
