@@ -344,7 +344,8 @@ fn the_host_dies_while_it_spawns() -> Fallible<()> {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            assert!(start.elapsed() < Duration::from_secs(1), "round {round}: {:?}", children_of(std::process::id()));
+            let bound = patience(Duration::from_secs(1));
+            assert!(start.elapsed() < bound, "round {round}: {:?}", children_of(std::process::id()));
         }
         assert!(gone_within("7770011", Duration::ZERO), "round {round}");
     }

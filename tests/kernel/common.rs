@@ -17,6 +17,11 @@ pub fn races() -> usize {
     }
 }
 
+/// A bound in time, ten times as long in a virtual machine without hardware support.
+pub fn patience(bound: Duration) -> Duration {
+    if std::env::var_os("VMTEST").is_some() { bound * 10 } else { bound }
+}
+
 /// `/bin/sh -c script`.
 pub fn sh(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");

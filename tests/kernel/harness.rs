@@ -46,6 +46,8 @@ pub enum Need {
     CgroupV2,
     /// Control groups of this process's own, of v1 or v2, with limits of memory, CPU and processes.
     Groups,
+    /// Hierarchies of cgroup v1 can be mounted of controllers that nobody uses.
+    SpareV1,
     /// systemd as PID 1, and a bus on which this user reaches it; built with the feature `systemd`.
     Systemd,
     /// Inside the virtual machine of `.ci/vmtest`.
@@ -61,7 +63,7 @@ pub enum Need {
 }
 
 /// The needs that `all` stands for.
-const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups Program";
+const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups SpareV1 Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
 const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
 
@@ -101,6 +103,7 @@ impl Need {
                  systemctl $(test $(id -u) = 0 || echo --user) show-environment >/dev/null",
             ),
             Self::Groups => crate::cgroup::attempt(),
+            Self::SpareV1 => crate::cgroup::attempt_spare_v1(),
             Self::Vm => check(env::var("VMTEST").is_ok_and(|v| v == "1"), "not in it"),
             Self::Kernel(major, minor) => {
                 let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

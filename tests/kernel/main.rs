@@ -93,6 +93,9 @@ fn main() -> ExitCode {
     if std::env::var_os("BELLJAR_TEST_SCOPE").is_some() {
         return cgroup::in_a_scope();
     }
+    if std::env::var_os("BELLJAR_TEST_V1").is_some() {
+        return cgroup::with_v1_mounted();
+    }
     if std::env::var_os("BELLJAR_TEST_PRIORITY").is_some() {
         return schedule::with_priority().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }

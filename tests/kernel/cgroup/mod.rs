@@ -2,6 +2,7 @@
 
 mod control;
 mod figures;
+mod rare;
 mod scope;
 
 use crate::common::*;
@@ -14,6 +15,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
+pub use rare::{attempt as attempt_spare_v1, with_v1_mounted};
 pub use scope::in_a_scope;
 
 pub fn tests() -> Vec<Test> {
@@ -55,6 +57,13 @@ pub fn tests() -> Vec<Test> {
         ),
         Test::new("cgroup::systemd_scope", &[Need::Systemd], scope::systemd_scope),
         Test::new("cgroup::each_step_fails_cleanly", GROUPS, each_step_fails_cleanly),
+        Test::new("cgroup::huge_pages", &[Need::Root, Need::Groups], rare::huge_pages),
+        Test::new(
+            "cgroup::pages_and_devices_that_are_not_there",
+            &[Need::Root, Need::Groups],
+            rare::pages_and_devices_that_are_not_there,
+        ),
+        Test::new("cgroup::of_v1_only", &[Need::Root, Need::SpareV1], rare::of_v1_only),
         Test::new("cgroup::refused_with_a_remedy", &[Need::UserNamespaces], refused_with_a_remedy),
         Test::new("cgroup::without_the_v2_tree", &[Need::Root, Need::Groups], without_the_v2_tree),
         Test::new("cgroup::threads_make_groups_at_once", GROUPS, threads_make_groups_at_once),
