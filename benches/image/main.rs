@@ -2,8 +2,12 @@
 //!
 //! DIR holds an OCI layout `layout` of one image, tagged `v1`, with gzip layers; where it is
 //! missing it is made, by debootstrap(8) and umoci(1): Debian, and a layer of 10,000 small files. Each round runs every
-//! program once, in turn, into an empty directory; what is printed is the median, and the peak of
+//! program once, in turn, into a directory of its own; what is printed is the median, and the peak of
 //! resident memory over all rounds (of the program's largest process, getrusage(2) `ru_maxrss`).
+//!
+//! Nothing is removed before the end: ext4 does not give inodes out again for minutes, and looks at each of them for
+//! every file that is made (`recently_deleted`, fs/ext4/ialloc.c), which would be all that is measured. For the same
+//! reason a second run wants another DIR, or five minutes.
 
 use belljar::image::{Devices, Durability, Import, Store};
 use std::error::Error;
@@ -17,8 +21,8 @@ type Fallible<T> = Result<T, Box<dyn Error>>;
 fn main() -> Fallible<()> {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let at = PathBuf::from(args.next().unwrap_or_else(|| "/var/tmp/belljar-bench".into()));
-    if let Some(durability) = args.next() {
-        return import(&at, &durability);
+    if let (Some(durability), Some(out)) = (args.next(), args.next()) {
+        return import(&at, &durability, &out);
     }
     std::fs::create_dir_all(&at)?;
     if !at.join("layout/index.json").exists() {
@@ -26,7 +30,7 @@ fn main() -> Fallible<()> {
     }
     let layers = shell(&at, LAYERS)?;
     let own = std::env::current_exe()?;
-    let own = |mode: &str| format!("{} {} {mode}", own.display(), at.display());
+    let own = |mode: &str| format!("{} {} {mode} OUT", own.display(), at.display());
     let sequence = |command: &str| {
         let commands = layers.lines().map(|blob| command.replace("BLOB", blob));
         commands.collect::<Vec<_>>().join("; ")
@@ -35,34 +39,36 @@ fn main() -> Fallible<()> {
         ("belljar", own("process")),
         ("belljar, on the disk before it counts (syncfs)", own("disk")),
         ("belljar, one processor", format!("taskset -c 0 {}", own("process"))),
-        ("tar -xzf, layer after layer", format!("mkdir out; {}", sequence("tar -C out --numeric-owner -xpzf BLOB"))),
+        ("tar -xzf, layer after layer", format!("mkdir OUT; {}", sequence("tar -C OUT --numeric-owner -xpzf BLOB"))),
         (
             "tar -xzf, one processor",
-            format!("mkdir out; taskset -c 0 sh -c '{}'", sequence("tar -C out --numeric-owner -xpzf BLOB")),
+            format!("mkdir OUT; taskset -c 0 sh -c '{}'", sequence("tar -C OUT --numeric-owner -xpzf BLOB")),
         ),
         (
             "bsdtar -xf, layer after layer",
-            format!("mkdir out; {}", sequence("bsdtar -C out --numeric-owner -xpf BLOB")),
+            format!("mkdir OUT; {}", sequence("bsdtar -C OUT --numeric-owner -xpf BLOB")),
         ),
-        ("umoci unpack", "umoci unpack --image layout:v1 out >/dev/null".into()),
+        ("umoci unpack", "umoci unpack --image layout:v1 OUT >/dev/null".into()),
         (
             "skopeo copy to podman's storage (overlay)",
-            "skopeo copy -q oci:layout:v1 'containers-storage:[overlay@'$PWD'/out/s+'$PWD'/out/r]localhost/x:v1'"
+            "skopeo copy -q oci:layout:v1 'containers-storage:[overlay@'$PWD'/OUT/s+'$PWD'/OUT/r]localhost/x:v1'"
                 .into(),
         ),
     ];
     let rounds = std::env::var("BELLJAR_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); rows.len()];
     let mut memory = vec![0; rows.len()];
-    for _ in 0..rounds {
+    shell(&at, CLEAR)?;
+    for round in 0..rounds {
         for (i, (name, command)) in rows.iter().enumerate() {
-            shell(&at, "umount out/s/overlay 2>/dev/null || true; rm -rf out; sync")?;
-            let (time, peak) = measure(&at, command).map_err(|e| format!("{name}: {e}"))?;
+            shell(&at, "mkdir -p runs; sync; cat layout/blobs/*/* >/dev/null")?;
+            let command = command.replace("OUT", &format!("runs/{round}.{i}"));
+            let (time, peak) = measure(&at, &command).map_err(|e| format!("{name}: {e}"))?;
             times[i].push(time);
             memory[i] = memory[i].max(peak);
         }
     }
-    shell(&at, "umount out/s/overlay 2>/dev/null || true; rm -rf out")?;
+    shell(&at, CLEAR)?;
     println!("| | seconds | peak memory |\n| --- | ---: | ---: |");
     for ((name, _), (mut times, peak)) in rows.iter().zip(times.into_iter().zip(memory)) {
         times.sort();
@@ -80,6 +86,8 @@ const MAKE: &str = r"
     i=0; while [ $i -lt 10000 ]; do echo file $i > bundle/rootfs/small/$i; i=$((i+1)); done
     umoci repack --image layout:v1 bundle >/dev/null; rm -rf bundle";
 
+const CLEAR: &str = "for m in runs/*/s/overlay; do umount $m 2>/dev/null || true; done; rm -rf runs";
+
 /// The layers' blobs, lowest first.
 const LAYERS: &str = r#"
     blob() { printf 'layout/blobs/%s\n' "$(echo "$1" | tr : /)"; }
@@ -88,9 +96,9 @@ const LAYERS: &str = r#"
       while read -r digest; do blob "$digest"; done"#;
 
 /// This program again, as the one that is measured.
-fn import(at: &Path, durability: &str) -> Fallible<()> {
+fn import(at: &Path, durability: &str, out: &str) -> Fallible<()> {
     let durability = if durability == "disk" { Durability::Disk } else { Durability::Process };
-    let store = Store::open(at.join("out"))?;
+    let store = Store::open(at.join(out))?;
     let import = Import::oci_layout(at.join("layout")).reference("v1").devices(Devices::Create).durability(durability);
     store.import(import, "x:v1")?;
     Ok(())

@@ -30,6 +30,7 @@ impl Store {
     pub fn gc(&self) -> Result<Collected> {
         let mut collected = Collected::default();
         let mut doomed = Vec::new();
+        let work = self.work()?; // where nobody sweeps what we are removing
         {
             let exclusive = self.lock_exclusive()?;
             self.sweep(&exclusive)?;
@@ -41,7 +42,7 @@ impl Store {
             self.leased(&mut layers, &mut configs, &exclusive)?;
             for name in names(&self.path("layers"))?.into_iter().filter(|name| !layers.contains(name)) {
                 let from = self.path("layers").join(&name);
-                let to = self.path("tmp").join(format!("gone.{name}.{}", std::process::id()));
+                let to = work.path().join(&name);
                 fs::rename(&from, &to).map_err(|e| io_error(format!("remove the layer {name}"), &e))?;
                 doomed.push(to);
             }

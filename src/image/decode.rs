@@ -71,7 +71,8 @@ impl Feed {
 
     fn pump(&self, source: impl Read, limits: &Limits, progress: &mut dyn FnMut(u64)) -> Result<Option<Ends>, Stop> {
         let deadline = Deadline::new(limits);
-        let mut decoder = Decoder::new(BufReader::with_capacity(CHUNK, Hashing::new(source)))?;
+        let source = Hashing::new(Timed { inner: source, deadline });
+        let mut decoder = Decoder::new(BufReader::with_capacity(CHUNK, source))?;
         let mut plain = Hashing::new(());
         loop {
             let mut chunk = self.back.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
@@ -82,7 +83,10 @@ impl Feed {
                     Ok(0) => break,
                     Ok(n) => have += n,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(broken(e)),
+                    Err(e) => {
+                        deadline.check()?; // a decompressor may have wrapped what the source said
+                        return Err(broken(e));
+                    }
                 }
             }
             chunk.truncate(have);
@@ -143,6 +147,20 @@ impl Read for Chunks {
         buffer[..n].copy_from_slice(&piece[..n]);
         self.consume(n);
         Ok(n)
+    }
+}
+
+/// A source that ends at a deadline: a decompressor may read on and on and give nothing
+/// (empty members of gzip, frames of zstd to be skipped).
+struct Timed<R> {
+    inner: R,
+    deadline: Deadline,
+}
+
+impl<R: Read> Read for Timed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.deadline.check().map_err(|stop| io::Error::other(Carried(stop)))?;
+        self.inner.read(buffer)
     }
 }
 

@@ -324,6 +324,10 @@ impl Store {
             return Ok(());
         }
         let (stream, total) = blobs.open(&blob.name)?;
+        if let Some(size) = blob.size.filter(|size| *size != total) {
+            let detail = format!("the blob has {total} bytes and should have {size}");
+            return Err(Error::flawed(Flaw::new(&shown, None, FlawKind::Digest, detail)));
+        }
         let work = self.work()?;
         let tell = &mut |read| import.tell(number, count, &shown, read, Some(total), false);
         let unpacked = unpack(stream, &work, &import.policy, &shown, tell)?;
@@ -349,9 +353,8 @@ impl Store {
         let record = work.path().join("layer.json");
         std::fs::write(&record, layer.to_json()).map_err(|e| io_error(format!("write {}", record.display()), &e))?;
         if !implicit.is_empty() {
-            let list: Vec<u8> = implicit.iter().flat_map(|path| path.iter().chain(&[0])).copied().collect();
             let path = work.path().join("implicit");
-            std::fs::write(&path, list).map_err(|e| io_error(format!("write {}", path.display()), &e))?;
+            std::fs::write(&path, implicit).map_err(|e| io_error(format!("write {}", path.display()), &e))?;
         }
         work.publish(&self.layer_path(&layer.diff_id), durability)?;
         Ok(layer)

@@ -8,6 +8,7 @@
 //! `layers/HEX/implicit` lists them, each path ended by a NUL; `patches/CONFIG/` is the layer on top.
 
 use super::digest::Digest;
+use super::extract::MAX_IMPLICIT;
 use super::io_error;
 use super::limits::Durability;
 use super::marks;
@@ -15,12 +16,13 @@ use super::record::Image;
 use super::store::Store;
 use super::view::{Node, View};
 use crate::error::{Error, Result};
+use crate::flaw::{Flaw, FlawKind};
 use crate::sys::path::OpenFlags;
 use crate::sys::{Errno, tree, xattr};
 use nix::sys::stat::{Mode, fchmod, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsFd;
@@ -48,7 +50,8 @@ impl Store {
 
     /// Makes the layer on top, if the image needs one.
     pub(super) fn patch(&self, config: Digest, layers: &[Digest], durability: Durability) -> Result<()> {
-        let implicit: Result<Vec<BTreeSet<Vec<u8>>>> = layers.iter().rev().map(|layer| self.implicit(layer)).collect();
+        let mut room = MAX_IMPLICIT;
+        let implicit: Result<Vec<_>> = layers.iter().rev().map(|layer| self.implicit(layer, &mut room)).collect();
         let implicit = implicit?;
         let wanted: BTreeSet<&Vec<u8>> = implicit.iter().flatten().collect();
         let place = self.path("patches").join(config.hex());
@@ -57,10 +60,8 @@ impl Store {
         }
         let work = self.work()?;
         let view = View::open(layers.iter().map(|layer| self.layer_path(layer).join("tree")))?;
-        let mut made: Vec<(PathBuf, Node)> = Vec::new();
-        let root = view.root()?;
-        made.push((work.path().to_owned(), root));
         // sorted: a directory comes before what is in it
+        let mut made = BTreeMap::from([(work.path().to_owned(), view.root()?)]);
         for path in wanted {
             self.directory(&view, path, &implicit, work.path(), &mut made)?;
         }
@@ -70,8 +71,14 @@ impl Store {
         work.publish(&place, durability).map(drop)
     }
 
-    fn implicit(&self, layer: &Digest) -> Result<BTreeSet<Vec<u8>>> {
+    /// What a layer lists. All layers of an image together list no more than one alone may.
+    fn implicit(&self, layer: &Digest, room: &mut usize) -> Result<BTreeSet<Vec<u8>>> {
         let path = self.layer_path(layer).join("implicit");
+        let length = fs::metadata(&path).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(usize::MAX));
+        *room = room.checked_sub(length).ok_or_else(|| {
+            let detail = "more directories without an entry of their own than can be remembered";
+            Error::flawed(Flaw::new(layer, None, FlawKind::TooManyEntries, detail))
+        })?;
         match fs::read(&path) {
             Ok(bytes) => Ok(bytes.split(|b| *b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
@@ -85,21 +92,21 @@ impl Store {
         path: &[u8],
         implicit: &[BTreeSet<Vec<u8>>],
         work: &Path,
-        made: &mut Vec<(PathBuf, Node)>,
+        made: &mut BTreeMap<PathBuf, Node>,
     ) -> Result<()> {
         // all on the way, or they would be of our making in turn
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
         for end in ends {
             let name = Path::new(OsStr::from_bytes(&path[..end]));
             let to = work.join(name);
-            if made.iter().any(|(known, _)| *known == to) {
+            if made.contains_key(&to) {
                 continue;
             }
             let Some(mut node) = view.find(name)?.filter(Node::is_dir) else { return Ok(()) };
             let told = node.layers.iter().position(|layer| !implicit[*layer].contains(&node.path));
             node.layers.drain(..told.unwrap_or(0));
             DirBuilder::new().mode(0o700).create(&to).map_err(|e| io_error(format!("make {}", to.display()), &e))?;
-            made.push((to, node));
+            made.insert(to, node);
         }
         Ok(())
     }

@@ -1,7 +1,13 @@
 //! Extended headers: pax(1) "pax Header Block", with the records of GNU tar and star.
 
+use super::archive::MAX_SEGMENTS;
 use super::limits::Stop;
 use crate::flaw::FlawKind;
+
+/// The attributes of one entry, and what they may hold, names and values. The kernel lists no more than
+/// 64 KiB of names (XATTR_LIST_MAX), and ext4 keeps a few KiB in all.
+const MAX_ATTRIBUTES: usize = 4096;
+const MAX_ATTRIBUTE_BYTES: usize = 1 << 20;
 
 /// What pax records say of an entry. Absent fields are the header's.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +33,12 @@ pub(super) struct SparsePax {
     /// Pairs of offset and length, in formats 0.0 and 0.1.
     pub map: Vec<(u64, u64)>,
     offset: Option<u64>,
+}
+
+impl SparsePax {
+    pub fn is_sparse(&self) -> bool {
+        self.size.is_some() || self.major.is_some() || !self.map.is_empty() || self.offset.is_some()
+    }
 }
 
 fn bad(detail: impl Into<String>) -> Stop {
@@ -65,6 +77,15 @@ pub(super) fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
 }
 
 impl Pax {
+    /// Whether it says what only one entry can have.
+    pub fn is_of_one_entry(&self) -> bool {
+        self.path.is_some()
+            || self.link.is_some()
+            || self.size.is_some()
+            || self.sparse.is_sparse()
+            || self.sparse.name.is_some()
+    }
+
     /// Adds the records of one header. Strict: what a lenient reader would skip, another
     /// would take for something else.
     pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), Stop> {
@@ -91,6 +112,10 @@ impl Pax {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             self.xattrs.retain(|(known, _)| known != name);
             self.xattrs.push((name.to_vec(), value.to_vec()));
+            let bytes: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if self.xattrs.len() > MAX_ATTRIBUTES || bytes > MAX_ATTRIBUTE_BYTES {
+                return Err(Stop::flaw(FlawKind::TooLarge, "more attributes than a file can have"));
+            }
             return Ok(());
         }
         match key {
@@ -109,6 +134,9 @@ impl Pax {
             b"GNU.sparse.numbytes" => {
                 let offset = self.sparse.offset.take().ok_or_else(|| bad("a pax sparse map without an offset"))?;
                 self.sparse.map.push((offset, number()?));
+                if self.sparse.map.len() > MAX_SEGMENTS {
+                    return Err(Stop::flaw(FlawKind::TooLarge, "a sparse file in too many pieces"));
+                }
             }
             b"GNU.sparse.map" => self.sparse.map = pairs(value)?,
             b"SCHILY.realsize" => {

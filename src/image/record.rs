@@ -174,7 +174,11 @@ impl Store {
         let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let digest = value.get("config").and_then(Value::as_str).and_then(|text| text.parse().ok());
         match digest {
-            Some(config) => self.load(full, config),
+            Some(config) => self.load(full, config).map_err(|error| match error.kind() {
+                // unless the image was removed meanwhile
+                ErrorKind::NotFound if path.exists() => damaged(name, "its configuration is missing"),
+                _ => error,
+            }),
             None => Err(damaged(&path.display().to_string(), "it is no record of an image")),
         }
     }
@@ -184,6 +188,11 @@ impl Store {
     /// # Errors
     /// Those of reading the store.
     pub fn images(&self) -> Result<Vec<Image>> {
+        self.each_image()?.into_iter().collect()
+    }
+
+    /// Each image, or what is wrong with its record.
+    pub(super) fn each_image(&self) -> Result<Vec<Result<Image>>> {
         let directory = self.path("images");
         let fail = |e: &std::io::Error| io_error(format!("read {}", directory.display()), e);
         let mut names = Vec::new();
@@ -193,7 +202,7 @@ impl Store {
         names.sort();
         let images = names.iter().map(|name| self.image(name));
         // one that is removed meanwhile is no error
-        images.filter(|image| !matches!(image, Err(e) if e.kind() == ErrorKind::NotFound)).collect()
+        Ok(images.filter(|image| !matches!(image, Err(e) if e.kind() == ErrorKind::NotFound)).collect())
     }
 
     /// Takes a name away. Layers go with the next [`gc`](Store::gc), if nothing else refers to them.

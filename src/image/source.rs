@@ -16,11 +16,11 @@ use crate::id::c_path;
 use crate::sys::path::{FileKind, OpenFlags, open_in_root, stat};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ use std::sync::Arc;
 const MAX_DOCUMENT: u64 = 4 << 20;
 /// Indexes in indexes.
 const MAX_NESTING: u32 = 4;
+/// Documents of one layout that are read in search of an image.
+const MAX_DOCUMENTS: usize = 1000;
+/// Names and targets of links in an archive of blobs.
+const MAX_NAMES: usize = 8 << 20;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// A place to read named things from.
@@ -54,6 +58,8 @@ pub(super) struct Blob {
     pub name: Vec<u8>,
     /// The digest that it must have, if the source tells.
     pub digest: Option<Digest>,
+    /// Its length, likewise.
+    pub size: Option<u64>,
     pub diff_id: Digest,
 }
 
@@ -77,7 +83,12 @@ impl Blobs {
     /// Lists an uncompressed archive. Content is not read but jumped over.
     pub fn archive(path: &Path, limits: &Limits) -> Result<Blobs> {
         let fail = |e: io::Error| io_error(format!("open {}", path.display()), &e);
-        let file = File::open(path).map_err(fail)?;
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fail)?;
+        if !file.metadata().map_err(fail)?.is_file() {
+            let what = format!("look for an image in {}, which is no regular file", path.display());
+            return Err(Error::new(ErrorKind::NotSupported, what)
+                .with_hint("the archive in a file; or Import::rootfs, which reads a stream"));
+        }
         let mut first = [0; 8];
         let n = file.read_at(&mut first, 0).map_err(fail)?;
         if is_compressed(&first[..n]) {
@@ -90,11 +101,13 @@ impl Blobs {
         let mut archive = Archive::new(BufReader::new(file.try_clone().map_err(fail)?), None);
         let shown = path.display().to_string();
         let mut index = HashMap::new();
+        let mut names = 0;
         loop {
             let read = archive.next();
             let Some(entry) = read.map_err(|stop| stop.of(&shown, archive.path.as_deref()))? else { break };
             let name = clean(&entry.path, limits.depth).map_err(|stop| stop.of(&shown, Some(&entry.path)))?;
-            if index.len() as u64 >= limits.entries.min(1 << 17) {
+            names += name.len() + entry.link.len();
+            if index.len() as u64 >= limits.entries.min(1 << 16) || names > MAX_NAMES {
                 let flaw = Flaw::new(&shown, Some(&name), FlawKind::TooManyEntries, "too many files for an image");
                 return Err(Error::flawed(flaw));
             }
@@ -212,13 +225,12 @@ impl Blobs {
                 candidates.push(descriptor);
             }
         }
-        let mut manifests = Vec::new();
+        let mut search = Search { blobs: self, platform, seen: HashSet::new(), manifests: Vec::new() };
         for descriptor in candidates {
-            self.collect(descriptor, platform, 0, &mut manifests)?;
+            search.descriptor(descriptor, 0)?;
         }
-        manifests.dedup_by(|a, b| a.0 == b.0);
-        match manifests.as_slice() {
-            [(_, manifest)] => self.manifest_image(manifest),
+        match search.manifests.as_slice() {
+            [manifest] => self.manifest_image(&self.blob(manifest)?),
             [] => Err(Error::new(
                 ErrorKind::NotFound,
                 format!(
@@ -234,40 +246,6 @@ impl Blobs {
         }
     }
 
-    fn collect(
-        &self,
-        descriptor: &Descriptor,
-        platform: &Platform,
-        nesting: u32,
-        manifests: &mut Vec<(String, Vec<u8>)>,
-    ) -> Result<()> {
-        if nesting > MAX_NESTING {
-            return Err(flawed(&self.shown(), "indexes are nested too deeply"));
-        }
-        if descriptor.platform().as_ref().is_some_and(|p| {
-            let variant = p.variant().as_ref().zip(platform.variant.as_ref());
-            p.os().to_string() != platform.os
-                || p.architecture().to_string() != platform.architecture
-                || variant.is_some_and(|(theirs, wanted)| theirs != wanted)
-        }) {
-            return Ok(());
-        }
-        // the content decides: media types of documents vary
-        let index = matches!(descriptor.media_type(), MediaType::ImageIndex)
-            || descriptor.media_type().to_string().ends_with("manifest.list.v2+json");
-        if nesting > 0 && descriptor.platform().is_some() && !self.has(&blob_name(descriptor)?.0) {
-            return Ok(()); // a layout may hold one platform of several
-        }
-        let bytes = self.blob(descriptor)?;
-        if index {
-            let shown = descriptor.digest().to_string();
-            let index = ImageIndex::from_reader(&*bytes).map_err(|e| flawed(&shown, e.to_string()))?;
-            return index.manifests().iter().try_for_each(|d| self.collect(d, platform, nesting + 1, manifests));
-        }
-        manifests.push((descriptor.digest().to_string(), bytes));
-        Ok(())
-    }
-
     fn manifest_image(&self, bytes: &[u8]) -> Result<Found> {
         let shown = self.shown();
         let manifest = ImageManifest::from_reader(bytes).map_err(|e| flawed(&shown, format!("its manifest: {e}")))?;
@@ -279,7 +257,7 @@ impl Blobs {
         }
         let layers = manifest.layers().iter().zip(diff_ids).map(|(descriptor, diff_id)| {
             let (name, digest) = blob_name(descriptor)?;
-            Ok(Blob { name, digest: Some(digest), diff_id })
+            Ok(Blob { name, digest: Some(digest), size: Some(descriptor.size()), diff_id })
         });
         Ok(Found { config, layers: layers.collect::<Result<_>>()? })
     }
@@ -324,9 +302,53 @@ impl Blobs {
         let layers = names.iter().zip(diff_ids).map(|(name, diff_id)| Blob {
             name: name.trim_start_matches("./").as_bytes().to_vec(),
             digest: None,
+            size: None,
             diff_id,
         });
         Ok(Found { config, layers: layers.collect() })
+    }
+}
+
+/// The search for the manifests of a platform.
+struct Search<'a> {
+    blobs: &'a Blobs,
+    platform: &'a Platform,
+    /// Each document is read once, however often and from wherever it is referred to.
+    seen: HashSet<String>,
+    manifests: Vec<Descriptor>,
+}
+
+impl Search<'_> {
+    fn descriptor(&mut self, descriptor: &Descriptor, nesting: u32) -> Result<()> {
+        let shown = || self.blobs.shown();
+        if nesting > MAX_NESTING {
+            return Err(flawed(&shown(), "indexes are nested too deeply"));
+        }
+        if descriptor.platform().as_ref().is_some_and(|p| {
+            let variant = p.variant().as_ref().zip(self.platform.variant.as_ref());
+            p.os().to_string() != self.platform.os
+                || p.architecture().to_string() != self.platform.architecture
+                || variant.is_some_and(|(theirs, wanted)| theirs != wanted)
+        }) || !self.seen.insert(descriptor.digest().to_string())
+        {
+            return Ok(());
+        }
+        if self.seen.len() > MAX_DOCUMENTS {
+            return Err(flawed(&shown(), format!("more than {MAX_DOCUMENTS} documents for this platform")));
+        }
+        let index = matches!(descriptor.media_type(), MediaType::ImageIndex)
+            || descriptor.media_type().to_string().ends_with("manifest.list.v2+json");
+        if nesting > 0 && descriptor.platform().is_some() && !self.blobs.has(&blob_name(descriptor)?.0) {
+            return Ok(()); // a layout may hold one platform of several
+        }
+        if !index {
+            self.manifests.push(descriptor.clone());
+            return Ok(());
+        }
+        let shown = descriptor.digest().to_string();
+        let index =
+            ImageIndex::from_reader(&*self.blobs.blob(descriptor)?).map_err(|e| flawed(&shown, e.to_string()))?;
+        index.manifests().iter().try_for_each(|d| self.descriptor(d, nesting + 1))
     }
 }
 

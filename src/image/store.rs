@@ -73,14 +73,22 @@ impl Store {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| fail("make", &e))?;
         let root = fs::canonicalize(path).map_err(|e| fail("open", &e))?;
-        let owner = fs::metadata(&root).map_err(|e| fail("open", &e))?.uid();
-        if owner != nix::unistd::geteuid().as_raw() {
-            return Err(Error::call(
-                format!("open the store {}, which is uid {owner}'s", path.display()),
-                Errno::EPERM,
-            )
-            .with_hint("a store of the caller's own: what is in it would be trusted"));
-        }
+        let own = |path: &Path| -> Result<()> {
+            let meta = fs::symlink_metadata(path).map_err(|e| fail("open", &e))?;
+            let refuse = |why: String, hint| {
+                Err(Error::call(format!("open the store {}: {why}", path.display()), Errno::EPERM).with_hint(hint))
+            };
+            if meta.uid() != nix::unistd::geteuid().as_raw() {
+                let why = format!("it is uid {}'s", meta.uid());
+                return refuse(why, "a store of the caller's own: what is in it would be trusted");
+            }
+            match (meta.is_dir(), meta.mode() & 0o022) {
+                (true, 0) => Ok(()),
+                (true, _) => refuse("others may write it".into(), "chmod 700: what is in it would be trusted"),
+                _ => refuse("it is no directory".into(), "the store as it was made, without links"),
+            }
+        };
+        own(&root)?;
         let store = Store { root };
         let version = store.path("version");
         match fs::read_to_string(&version) {
@@ -113,7 +121,7 @@ impl Store {
         for part in PARTS {
             match DirBuilder::new().mode(0o700).create(store.path(part)) {
                 Ok(()) => {}
-                Err(e) if e.kind() == IoErrorKind::AlreadyExists => {}
+                Err(e) if e.kind() == IoErrorKind::AlreadyExists => own(&store.path(part))?,
                 Err(e) => return Err(fail("make", &e)),
             }
         }
@@ -164,8 +172,9 @@ impl Store {
     /// in this process or in a sandbox's. The holder must hold the store's lock.
     pub(super) fn lease(&self, key: &Digest, layers: &[Digest], _held: &Lock) -> Result<Lease> {
         let path = self.path("leases").join(key.hex());
-        if !path.exists() {
-            let text: String = layers.iter().map(|layer| layer.hex() + "\n").collect();
+        let text: String = layers.iter().map(|layer| layer.hex() + "\n").collect();
+        // one that a power failure has left empty would hold nothing
+        if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
             self.write(&path, text.as_bytes(), Durability::Process)?;
         }
         let file = File::open(&path).map_err(|e| io_error(format!("open {}", path.display()), &e))?;
@@ -215,7 +224,7 @@ impl Store {
         let fail = |e: &std::io::Error| io_error(format!("sweep {}", tmp.display()), e);
         for entry in fs::read_dir(&tmp).map_err(|e| fail(&e))?.flatten() {
             let path = entry.path();
-            let Ok(file) = File::open(&path) else { continue };
+            let Ok(file) = open_quietly(&path) else { continue };
             let directory = file.metadata().is_ok_and(|meta| meta.is_dir());
             // a file is written under no lock: young ones may still be
             let young = file
@@ -257,7 +266,12 @@ pub(super) fn flock(file: &File, operation: u32) -> Result<(), Errno> {
 
 /// Whether nobody holds this file.
 pub(super) fn is_free(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| flock(&file, LOCK_EX | LOCK_NB).is_ok())
+    open_quietly(path).is_ok_and(|file| flock(&file, LOCK_EX | LOCK_NB).is_ok())
+}
+
+/// Follows no link, and waits for no writer of a FIFO.
+fn open_quietly(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
 impl Lock {

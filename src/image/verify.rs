@@ -31,7 +31,14 @@ impl Store {
     pub fn verify(&self) -> Result<Vec<Error>> {
         let mut damage = Vec::new();
         let mut known = BTreeSet::new();
-        for image in self.images()? {
+        for image in self.each_image()? {
+            let image = match image {
+                Ok(image) => image,
+                Err(error) => {
+                    damage.push(error);
+                    continue;
+                }
+            };
             known.extend(image.layers().iter().copied());
             let missing = image.layers().iter().filter(|layer| !self.has_layer(layer));
             damage.extend(missing.map(|layer| {

@@ -10,7 +10,7 @@ use nix::sys::stat::{FileStat, fstatat};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -105,7 +105,6 @@ impl View {
 
     /// What a directory shows, by name; with one layer only, whiteouts too.
     pub fn list(&self, directory: &Node) -> Result<Vec<Node>> {
-        let single = self.layers.len() == 1;
         let mut found: BTreeMap<Vec<u8>, Found> = BTreeMap::new();
         for &layer in &directory.layers {
             let fd = self.open_in(layer, &directory.path, OpenFlags::DIRECTORY)?;
@@ -113,35 +112,53 @@ impl View {
                 .map_err(|errno| Error::call(format!("read {} of a layer", directory.path.escape_ascii()), errno))?;
             for name in names {
                 let name = name.into_vec();
-                let entry = found.entry(name.clone()).or_insert(Found { node: None, closed: false });
-                if entry.closed {
-                    continue;
-                }
-                let c_name = CString::new(name.as_slice()).unwrap_or_default();
-                let stat =
-                    fstatat(&fd, c_name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed(&name, e))?;
-                let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-                let whiteout = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0;
-                match &mut entry.node {
-                    None if whiteout && !single => entry.closed = true,
-                    None => {
-                        let mut path = directory.path.clone();
-                        if !path.is_empty() {
-                            path.push(b'/');
-                        }
-                        path.extend_from_slice(&name);
-                        entry.node = Some(Node { path, stat, layers: vec![layer] });
-                        entry.closed = !is_dir || self.opaque_in(layer, directory, &name)?;
-                    }
-                    Some(node) if is_dir => {
-                        node.layers.push(layer);
-                        entry.closed = self.opaque_in(layer, directory, &name)?;
-                    }
-                    Some(_) => entry.closed = true,
-                }
+                let entry = found.entry(name.clone()).or_default();
+                self.merge(entry, directory, layer, fd.as_fd(), &name)?;
             }
         }
         Ok(found.into_values().filter_map(|found| found.node).collect())
+    }
+
+    /// One entry of what a directory shows.
+    fn entry(&self, directory: &Node, name: &[u8]) -> Result<Option<Node>> {
+        let mut found = Found::default();
+        for &layer in &directory.layers {
+            let fd = self.open_in(layer, &directory.path, OpenFlags::DIRECTORY)?;
+            self.merge(&mut found, directory, layer, fd.as_fd(), name)?;
+        }
+        Ok(found.node)
+    }
+
+    /// Adds what the next lower layer has of an entry.
+    fn merge(&self, entry: &mut Found, directory: &Node, layer: usize, fd: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        if entry.closed {
+            return Ok(());
+        }
+        let c_name = CString::new(name).unwrap_or_default();
+        let stat = match fstatat(fd, c_name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(nix::Error::ENOENT) => return Ok(()), // not in this layer, or removed meanwhile
+            answer => answer.map_err(|e| failed(name, e))?,
+        };
+        let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let whiteout = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0;
+        match &mut entry.node {
+            None if whiteout && self.layers.len() > 1 => entry.closed = true,
+            None => {
+                let mut path = directory.path.clone();
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(name);
+                entry.node = Some(Node { path, stat, layers: vec![layer] });
+                entry.closed = !is_dir || self.opaque_in(layer, directory, name)?;
+            }
+            Some(node) if is_dir => {
+                node.layers.push(layer);
+                entry.closed = self.opaque_in(layer, directory, name)?;
+            }
+            Some(_) => entry.closed = true,
+        }
+        Ok(())
     }
 
     fn opaque_in(&self, layer: usize, directory: &Node, name: &[u8]) -> Result<bool> {
@@ -161,7 +178,7 @@ impl View {
             if !at.is_dir() {
                 return Ok(None);
             }
-            match self.list(&at)?.into_iter().find(|node| node.name() == name.as_bytes()) {
+            match self.entry(&at, name.as_bytes())? {
                 Some(node) => at = node,
                 None => return Ok(None),
             }
@@ -170,6 +187,7 @@ impl View {
     }
 }
 
+#[derive(Default)]
 struct Found {
     node: Option<Node>,
     /// Whether lower layers do not show through any more.

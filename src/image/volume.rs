@@ -150,7 +150,8 @@ impl Store {
         check_name(name)?;
         let directory = self.path("volumes").join(name);
         let fail = |errno| Error::call(format!("remove the volume {name}"), errno);
-        let doomed = self.path("tmp").join(format!("gone.{}", unique()));
+        let work = self.work()?; // where nobody sweeps what we are removing
+        let doomed = work.path().join("volume");
         {
             let _held = self.lock_exclusive()?;
             let lock =

@@ -3,6 +3,8 @@
 mod archives;
 mod attacks;
 mod import;
+mod layouts;
+mod memory;
 mod random;
 mod run;
 mod store;
@@ -14,10 +16,20 @@ use crate::harness::Test;
 use std::process::ExitCode;
 
 pub fn tests() -> Vec<Test> {
-    [attacks::tests, import::tests, store::tests, run::tests, volumes::tests, tools::tests, random::tests]
-        .into_iter()
-        .flat_map(|tests| tests())
-        .collect()
+    [
+        attacks::tests,
+        layouts::tests,
+        memory::tests,
+        import::tests,
+        store::tests,
+        run::tests,
+        volumes::tests,
+        tools::tests,
+        random::tests,
+    ]
+    .into_iter()
+    .flat_map(|tests| tests())
+    .collect()
 }
 
 /// This program again, as one that is to be killed.

@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("image::store::gc_removes_what_nothing_refers_to", &[], gc_removes_what_nothing_refers_to),
         Test::new("image::store::verify_finds_every_change", &[], verify_finds_every_change),
         Test::new("image::store::sizes", &[], sizes),
+        Test::new("image::store::torn_records", &[], torn_records),
+        Test::new("image::store::links_and_others_in_the_store", &[], links_and_others_in_the_store),
         Test::new("image::store::two_processes_import_at_once", &[], two_processes_import_at_once),
         Test::new(
             "image::store::killed_imports_and_commits_leave_nothing",
@@ -153,9 +155,80 @@ fn sizes() -> Outcome {
     Ok(())
 }
 
+/// What a power failure or a full disk may leave: told, and mended by a new import.
+fn torn_records() -> Outcome {
+    let dir = TempDir::new()?;
+    let store = Store::open(dir.path().join("store"))?;
+    let archive = || three_layers().remove(0).archive;
+    store.import(rootfs(archive()), "torn")?;
+    let image = store.import(rootfs(archive()), "whole")?;
+    let root = store.root();
+    let record = root.join("images/torn:latest");
+    let config = root.join("configs").join(image.id().hex());
+    let (good_record, good_config) = (fs::read(&record)?, fs::read(&config)?);
+    for (path, good, wrong) in [(&record, &good_record, 1), (&config, &good_config, 2)] {
+        for torn in [&good[..good.len() / 2], b"", b"null", b"\xff\xfe"] {
+            fs::write(path, torn)?;
+            assert_eq!(store.verify()?.len(), wrong, "{path:?}: {torn:?}");
+            let error = store.gc().err().ok_or("gc believes a torn record")?;
+            assert!(error.flaw().is_some(), "{error}");
+            fs::write(path, good)?;
+            assert!(store.verify()?.is_empty());
+        }
+    }
+    fs::remove_file(&config)?;
+    assert_eq!(store.verify()?.len(), 2);
+    assert!(store.gc().is_err());
+    // a new import brings back what it needs
+    store.import(rootfs(archive()), "whole")?;
+    assert!(store.verify()?.is_empty());
+    fs::write(&record, b"")?;
+    store.remove("torn")?;
+    // a lease that holds nothing would not hold
+    let held = belljar::RootFs::image(&store, "whole")?;
+    let lease = root.join("leases").join(image.id().hex());
+    drop(held);
+    fs::write(&lease, b"")?;
+    let held = belljar::RootFs::image(&store, "whole")?;
+    store.remove("whole")?;
+    assert_eq!(store.gc()?.layers, 0);
+    drop(held);
+    assert_eq!(store.gc()?.layers, 1);
+    Ok(())
+}
+
+/// A store in which somebody else could have a hand is not used.
+fn links_and_others_in_the_store() -> Outcome {
+    let dir = TempDir::new()?;
+    let root = dir.path().join("store");
+    let kind = || Store::open(&root).err().map(|error| error.kind());
+    assert_eq!(kind(), None);
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    fs::remove_dir(root.join("tmp"))?;
+    std::os::unix::fs::symlink(&elsewhere, root.join("tmp"))?;
+    assert_eq!(kind(), Some(belljar::ErrorKind::NotPermitted));
+    fs::remove_file(root.join("tmp"))?;
+    for path in [&root, &root.join("layers")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+        assert_eq!(kind(), Some(belljar::ErrorKind::NotPermitted), "{path:?}");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    assert_eq!(kind(), None);
+    // what somebody has put below tmp stops nothing
+    std::os::unix::fs::symlink("/etc", root.join("tmp/link"))?;
+    nix::unistd::mkfifo(&root.join("tmp/fifo"), nix::sys::stat::Mode::S_IRWXU)?;
+    assert_eq!(kind(), None);
+    assert!(Path::new("/etc/passwd").exists());
+    Ok(())
+}
+
 /// This program again, as one that imports: see `main`.
 pub fn importer(arguments: &str) -> ExitCode {
     let (store, layout) = arguments.split_once('|').unwrap_or_default();
+    if let Some(archive) = layout.strip_prefix("measure:") {
+        return super::memory::measured(store, archive);
+    }
     if let Some(upper) = layout.strip_prefix("upper:") {
         let commit = || belljar::image::Commit::upper(upper).parent("image").durability(Durability::Process);
         let committed = Store::open(store).and_then(|store| store.commit(commit(), "committed"));

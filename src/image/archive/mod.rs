@@ -4,24 +4,23 @@
 //! decided here, once, and strictly: an archive on whose entries two readers could disagree
 //! (a damaged header, a size where no data belongs, data behind the end) is refused.
 
+mod path;
+mod sparse;
+
 use super::limits::Stop;
-use super::pax::{Pax, decimal};
+use super::pax::Pax;
 use super::skeleton;
 use crate::error::Error;
 use crate::flaw::FlawKind;
 use crate::sys::Errno;
+pub(super) use path::{clean, cstring, split};
+pub(super) use sparse::{MAX_SEGMENTS, Segments};
 use std::io::{self, BufRead, Seek};
-use tar::{EntryType, GnuExtSparseHeader, Header};
+use tar::{EntryType, Header};
 
 pub(super) const BLOCK: usize = 512;
 /// The most that one extended header may hold: attributes of 64 KiB each are legal.
 const MAX_EXTENDED: u64 = 1 << 20;
-/// Pieces of one sparse file.
-const MAX_SEGMENTS: usize = 1 << 18;
-
-/// Where the stored bytes of a sparse file go: offset and length of each piece.
-pub(super) type Segments = Vec<(u64, u64)>;
-
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -137,8 +136,8 @@ impl<R: BufRead> Archive<R> {
                 EntryType::XGlobalHeader => {
                     let bytes = self.extended(size)?;
                     self.global.read(&bytes)?;
-                    if self.global.size.is_some() || self.global.path.is_some() {
-                        return Err(header("a global pax header that gives all entries one path or size"));
+                    if self.global.is_of_one_entry() {
+                        return Err(header("a global pax header that gives all entries one path, target, size or map"));
                     }
                 }
                 EntryType::GNULongName if long_path.is_none() => long_path = Some(self.long(size)?),
@@ -210,9 +209,9 @@ impl<R: BufRead> Archive<R> {
         if kind != Kind::File && stored != 0 {
             return Err(header(format!("{stored} bytes of data for an entry that has none")));
         }
-        let gnu_sparse = head.entry_type() == EntryType::GNUSparse;
         self.left = stored;
         self.padding = (BLOCK - (stored % BLOCK as u64) as usize) % BLOCK;
+        // damaged fields are no device, and 0:0 is refused
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         let mut entry = Entry {
             path,
@@ -227,23 +226,11 @@ impl<R: BufRead> Archive<R> {
             xattrs: pax.xattrs,
             sparse: None,
         };
-        let pax_sparse = pax.sparse.size.is_some() || pax.sparse.major.is_some() || !pax.sparse.map.is_empty();
-        let sparse = match (gnu_sparse, pax_sparse, pax.sparse.major) {
-            (true, true, _) => return Err(header("two formats of sparse file in one entry")),
-            (true, ..) => Some(self.old_sparse(head)?),
-            (_, true, Some(1)) => Some((self.sparse_map()?, pax.sparse.size)),
-            (_, true, None | Some(0)) => Some((pax.sparse.map, pax.sparse.size)),
-            (_, true, Some(other)) => {
-                return Err(Stop::flaw(FlawKind::Unsupported, format!("a sparse file of format {other}")));
-            }
-            _ => None,
-        };
-        if let Some((map, size)) = sparse {
-            entry.size = size.ok_or_else(|| header("a sparse file without a size"))?;
-            check_sparse(&map, entry.size, self.left)?;
+        if let Some((map, size)) = self.sparse(head, pax.sparse)? {
             if kind != Kind::File {
                 return Err(header("a sparse map for an entry that is no file"));
             }
+            entry.size = size;
             entry.sparse = Some(map);
         }
         Ok(entry)
@@ -356,63 +343,6 @@ impl<R: BufRead> Archive<R> {
         self.pass(bytes.len() as u64)?;
         Ok(Some(bytes))
     }
-
-    /// The map of GNU tar's first format: in the header, and in blocks behind it.
-    fn old_sparse(&mut self, head: &Header) -> Result<(Segments, Option<u64>), Stop> {
-        let gnu = head.as_gnu().ok_or_else(|| header("a sparse file whose header is not GNU's"))?;
-        let mut map = Vec::new();
-        let mut add = |offset: io::Result<u64>, length: io::Result<u64>| match (offset, length) {
-            (Ok(offset), Ok(length)) => {
-                map.push((offset, length));
-                Ok(())
-            }
-            _ => Err(header("the map of a sparse file is damaged")),
-        };
-        gnu.sparse.iter().filter(|s| !s.is_empty()).try_for_each(|s| add(s.offset(), s.length()))?;
-        let mut more = gnu.is_extended();
-        let mut blocks = 0;
-        while more {
-            blocks += 1;
-            if blocks > MAX_SEGMENTS / 21 {
-                return Err(Stop::flaw(FlawKind::TooLarge, "a sparse file in too many pieces"));
-            }
-            let mut extension = GnuExtSparseHeader::new();
-            extension.as_mut_bytes().copy_from_slice(&self.block()?.ok_or_else(truncated)?);
-            extension.sparse().iter().filter(|s| !s.is_empty()).try_for_each(|s| add(s.offset(), s.length()))?;
-            more = extension.is_extended();
-        }
-        Ok((map, Some(gnu.real_size().map_err(|e| header(e.to_string()))?)))
-    }
-
-    /// The map of format 1.0: decimal lines before the data, padded to a block.
-    fn sparse_map(&mut self) -> Result<Segments, Stop> {
-        let mut text = Vec::new();
-        let mut at = 0;
-        let mut number = |archive: &mut Self| -> Result<u64, Stop> {
-            loop {
-                if let Some(end) = text[at..].iter().position(|b| *b == b'\n') {
-                    let value = decimal(&text[at..at + end]);
-                    at += end + 1;
-                    return value.ok_or_else(|| header("the map of a sparse file is damaged"));
-                }
-                if archive.left < BLOCK as u64 || text.len() > 24 * MAX_SEGMENTS {
-                    return Err(header("the map of a sparse file has no end"));
-                }
-                archive.left -= BLOCK as u64;
-                let block = archive.block()?.ok_or_else(truncated)?;
-                text.extend_from_slice(&block);
-            }
-        };
-        let count = number(self)?;
-        if count > MAX_SEGMENTS as u64 {
-            return Err(Stop::flaw(FlawKind::TooLarge, "a sparse file in too many pieces"));
-        }
-        let mut map = Vec::new();
-        for _ in 0..count {
-            map.push((number(self)?, number(self)?));
-        }
-        Ok(map)
-    }
 }
 
 impl<R: BufRead + Seek> Archive<R> {
@@ -436,56 +366,6 @@ fn check_sum(head: &Header) -> Result<(), Stop> {
         Ok(told) if told == sum || i64::from(told) == i64::from(signed) => Ok(()),
         _ => Err(header("the checksum of a header is wrong")),
     }
-}
-
-fn check_sparse(map: &[(u64, u64)], size: u64, stored: u64) -> Result<(), Stop> {
-    let mut end = 0;
-    let mut sum = 0u64;
-    for &(offset, length) in map {
-        let after = offset.checked_add(length).filter(|after| *after <= size);
-        end = match after {
-            Some(after) if offset >= end => after,
-            _ => return Err(header("the map of a sparse file overlaps or exceeds it")),
-        };
-        sum += length;
-    }
-    if sum == stored { Ok(()) } else { Err(header("the map of a sparse file does not fit its data")) }
-}
-
-/// A path as the layer's tree has it: relative, without `.` and double slashes. Empty for the root.
-pub(super) fn clean(path: &[u8], depth: usize) -> Result<Vec<u8>, Stop> {
-    let bad = |why: &str| Stop::flaw(FlawKind::Path, why);
-    if path.is_empty() {
-        return Err(bad("an empty path"));
-    }
-    if path.starts_with(b"/") {
-        return Err(bad("an absolute path"));
-    }
-    if path.contains(&0) {
-        return Err(bad("a path that contains a NUL"));
-    }
-    if path.len() >= libc::PATH_MAX as usize {
-        return Err(bad("a path longer than the kernel takes"));
-    }
-    let mut cleaned = Vec::with_capacity(path.len());
-    let mut names = 0;
-    for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
-        if name == b".." {
-            return Err(bad("a path with \"..\""));
-        }
-        if name.len() > 255 {
-            return Err(bad("a name longer than 255 bytes"));
-        }
-        names += 1;
-        if names > depth {
-            return Err(Stop::flaw(FlawKind::TooDeep, format!("deeper than {depth} directories")));
-        }
-        if !cleaned.is_empty() {
-            cleaned.push(b'/');
-        }
-        cleaned.extend_from_slice(name);
-    }
-    Ok(cleaned)
 }
 
 impl Archive<super::decode::Chunks> {
