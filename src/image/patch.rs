@@ -25,7 +25,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -115,21 +115,25 @@ impl Store {
 /// Gives a directory what another has.
 fn describe(view: &View, node: &Node, path: &Path) -> Result<()> {
     let from = view.open_node(node, OpenFlags::DIRECTORY)?;
-    let stat = nix::sys::stat::fstat(&from).map_err(failed)?;
-    let to = File::open(path).map_err(|e| io_error(format!("open {}", path.display()), &e))?;
+    copy_metadata(from.as_fd(), &File::open(path).map_err(|e| io_error(format!("open {}", path.display()), &e))?)
+}
+
+/// Gives an open directory the owner, mode, time and attributes of another.
+pub(super) fn copy_metadata(from: BorrowedFd<'_>, to: &File) -> Result<()> {
+    let stat = nix::sys::stat::fstat(from).map_err(failed)?;
     if nix::unistd::geteuid().is_root() {
-        fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(failed)?;
+        fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(failed)?;
     }
     let fail = |errno| Error::call("copy the attributes of a directory", errno);
-    for (name, value) in tree::attributes(from.as_fd()).map_err(fail)? {
+    for (name, value) in tree::attributes(from).map_err(fail)? {
         let bytes = name.to_bytes();
         if (bytes.starts_with(b"user.") && !marks::is_reserved(bytes)) || name.as_c_str() == marks::STAT {
             xattr::set(to.as_fd(), &name, &value).map_err(fail)?;
         }
     }
-    fchmod(&to, Mode::from_bits_truncate(stat.st_mode & 0o7777)).map_err(failed)?;
+    fchmod(to, Mode::from_bits_truncate(stat.st_mode & 0o7777)).map_err(failed)?;
     let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-    futimens(&to, &time, &time).map_err(failed)
+    futimens(to, &time, &time).map_err(failed)
 }
 
 fn failed(errno: nix::Error) -> Error {

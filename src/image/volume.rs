@@ -3,6 +3,8 @@
 //! ```text
 //! STORE/volumes/NAME/data/    what a sandbox sees
 //! STORE/volumes/NAME/lock     held (flock(2)) by whoever uses it
+//! STORE/volumes/NAME/filling  held by whoever fills it; not empty while that is going on, or was interrupted
+//! STORE/volumes/NAME/limit    see [`limit`](super::limit)
 //! ```
 //! An anonymous volume has a name that begins with a dot, which no name given may.
 
@@ -10,23 +12,30 @@ use super::commit::own_ids;
 use super::decode;
 use super::extract::extract;
 use super::io_error;
+use super::limit::{VolumeLimit, noted};
 use super::limits::{Devices, Durability, Limits, Policy};
 use super::pack::{Packing, pack};
+use super::patch::copy_metadata;
 use super::size::{Size, measure};
 use super::store::{LOCK_SH, Store, flock, is_free, unique};
 use super::view::View;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flaw::{Flaw, FlawKind};
 use crate::handle::Lease;
 use crate::mount::Mount;
 use crate::rootfs::{Base, RootFs};
 use crate::sys::kernel::abi::{LOCK_EX, LOCK_NB};
-use crate::sys::{Errno, xattr};
+use crate::sys::path::OpenFlags;
+use crate::sys::{Errno, tree, xattr};
+use nix::sys::stat::{Mode, mkdirat};
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufWriter, ErrorKind as IoErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A volume in use: it cannot be removed as long as this value, a [`Mount`] of it, a
 /// [`Sandbox`](crate::Sandbox) with that mount or one of its children lives.
@@ -62,6 +71,8 @@ pub struct VolumeInfo {
     pub size: Size,
     /// Whether somebody uses it just now.
     pub usage: VolumeUsage,
+    /// What it may take, where [`Volume::limit`] was said.
+    pub limit: Option<VolumeLimit>,
 }
 
 /// Whether a volume is in use.
@@ -102,6 +113,38 @@ impl Store {
         self.use_volume(self.path("volumes").join(format!(".{}", unique())), None)
     }
 
+    /// What the image's configuration declares as volumes (`VOLUME` of a Dockerfile): an anonymous volume for each path, filled
+    /// with what the image has there. To be added to a sandbox ([`SandboxBuilder::mount`](crate::SandboxBuilder::mount)), with
+    /// which they go.
+    ///
+    /// # Errors
+    /// As [`RootFs::image`] and [`Volume::fill`]; [`ErrorKind::InvalidImage`] for a path that is none.
+    pub fn declared_volumes(&self, name: &str) -> Result<Vec<Mount>> {
+        let (image, _lease) = self.hold(name)?;
+        let root = RootFs::overlay(self.trees(&image));
+        let declared = image.configuration().config().as_ref().and_then(|config| config.volumes().as_ref());
+        let paths: BTreeSet<&String> = declared.into_iter().flatten().collect(); // what is around comes first
+        let mut made: Vec<(PathBuf, Volume)> = Vec::new();
+        for path in paths {
+            let names = || Path::new(path).components().skip(1);
+            let plain = names().all(|name| matches!(name, Component::Normal(_))) && names().next().is_some();
+            if !path.starts_with('/') || path.contains('\0') || !plain {
+                let detail = format!("it declares a volume on {path:?}");
+                return Err(Error::flawed(Flaw::new(image.name(), None, FlawKind::Document, detail)));
+            }
+            let path = Path::new("/").join(names().collect::<PathBuf>());
+            // one within another is mounted on a directory of that
+            let around = made.iter().rev().find_map(|(outer, volume)| Some((path.strip_prefix(outer).ok()?, volume)));
+            if let Some((rest, around)) = around {
+                make_beneath(&around.path(), rest)?;
+            }
+            let volume = self.anonymous_volume()?;
+            volume.fill(&root, &path)?;
+            made.push((path, volume));
+        }
+        Ok(made.iter().map(|(path, volume)| volume.mount(path)).collect())
+    }
+
     fn use_volume(&self, directory: PathBuf, name: Option<String>) -> Result<Volume> {
         let fail = |e: std::io::Error| io_error(format!("make the volume {}", directory.display()), &e);
         let _held = self.lock_shared()?; // nobody removes it before it is locked
@@ -136,7 +179,8 @@ impl Store {
                 continue;
             }
             let usage = if is_free(&entry.path().join("lock")) { VolumeUsage::Free } else { VolumeUsage::InUse };
-            found.push(VolumeInfo { name, size: measure(&entry.path().join("data"))?, usage });
+            let limit = noted(&entry.path().join("limit")).map(|(_, limit)| limit);
+            found.push(VolumeInfo { name, size: measure(&entry.path().join("data"))?, usage, limit });
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
@@ -190,7 +234,8 @@ impl Volume {
 
     /// Fills an empty volume with what a root of layers has at a path: content, modes, owners,
     /// times, attributes, links. A volume that is not empty, and a path that is no directory of
-    /// the root, are left as they are. Of several that fill at once, one does.
+    /// the root, are left as they are. Of several that fill at once, one does; who has the volume mounted already
+    /// sees it filled; one that was interrupted is gone on with by the next.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidSpec`] for a root that has no layers; those of copying: the volume is empty then.
@@ -200,7 +245,11 @@ impl Volume {
                 .with_hint("RootFs::image, RootFs::dir or RootFs::overlay"));
         };
         let data = self.path();
-        if !is_empty(&data)? {
+        let filling = data.with_file_name("filling");
+        let fail = |e: std::io::Error| io_error(format!("fill {}", data.display()), &e);
+        let marker = File::options().create(true).append(true).open(&filling).map_err(fail)?;
+        flock(&marker, LOCK_EX).map_err(|errno| Error::call(format!("lock {}", filling.display()), errno))?;
+        if !is_empty(&data)? && marker.metadata().map_err(fail)?.len() == 0 {
             return Ok(());
         }
         let view = View::open(layers.iter().cloned())?;
@@ -228,15 +277,40 @@ impl Volume {
                 _ => extracted.map(drop),
             }
         })?;
+        self.adopt(&tree)?;
         let file = File::open(&tree).map_err(|e| io_error(format!("open {}", tree.display()), &e))?;
         xattr::sync_file_system(file.as_fd()).map_err(|errno| Error::call("write back a volume", errno))?;
-        match fs::rename(&tree, &data) {
-            Ok(()) => Ok(()),
-            // somebody else was faster
-            Err(e) if matches!(e.kind(), IoErrorKind::DirectoryNotEmpty | IoErrorKind::AlreadyExists) => Ok(()),
-            Err(e) => Err(io_error(format!("fill {}", data.display()), &e)),
+        let time = file.metadata().and_then(|meta| meta.modified()).map_err(fail)?;
+        // what is in the volume from here on may be a part; the directory stays, for it may be mounted
+        marker.set_len(1).and_then(|()| marker.sync_all()).map_err(fail)?;
+        for entry in fs::read_dir(&tree).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let to = data.join(entry.file_name());
+            if fs::symlink_metadata(&to).is_err() {
+                fs::rename(entry.path(), to).map_err(fail)?;
+            }
         }
+        let directory = File::open(&data).map_err(fail)?;
+        copy_metadata(file.as_fd(), &directory)?;
+        directory.set_modified(time).map_err(fail)?; // of before it was emptied
+        xattr::sync_file_system(file.as_fd()).map_err(|errno| Error::call("write back a volume", errno))?;
+        marker.set_len(0).map_err(fail)
     }
+}
+
+/// Makes a directory and those around it, through no link that the image has brought along.
+fn make_beneath(root: &Path, path: &Path) -> Result<()> {
+    let fail = |errno| Error::call(format!("make {} in the volume around it", path.display()), errno);
+    let mut at = OwnedFd::from(File::open(root).map_err(|e| io_error(format!("open {}", root.display()), &e))?);
+    for name in path.components() {
+        let name = CString::new(name.as_os_str().as_bytes()).unwrap_or_default();
+        match mkdirat(&at, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(errno) => return Err(fail(Errno(errno as i32))),
+        }
+        at = tree::open_beneath(at.as_fd(), &name, OpenFlags::DIRECTORY, true).map_err(fail)?;
+    }
+    Ok(())
 }
 
 fn is_empty(directory: &Path) -> Result<bool> {

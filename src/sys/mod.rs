@@ -24,6 +24,7 @@ pub mod namespace;
 pub mod path;
 pub mod pidfd;
 pub mod pty;
+pub mod quota;
 #[cfg(feature = "tokio")]
 pub(crate) mod reactor;
 pub mod seccomp;

@@ -474,5 +474,42 @@ pub struct WinSize {
     pub unused: [u16; 2],
 }
 
+/// `struct fsxattr`, linux/fs.h.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct FsXattr {
+    pub flags: u32,
+    pub extent_size: u32,
+    pub extents: u32,
+    pub project: u32,
+    pub cow_extent_size: u32,
+    pub unused: [u8; 8],
+}
+
+pub const FS_IOC_FSGETXATTR: usize = 0x801c_581f;
+pub const FS_IOC_FSSETXATTR: usize = 0x401c_5820;
+pub const FS_XFLAG_PROJINHERIT: u32 = 0x200;
+
+/// `struct if_dqblk`, linux/quota.h. Blocks are of 1024 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct QuotaBlock {
+    pub blocks_hard: u64,
+    pub blocks_soft: u64,
+    pub space: u64,
+    pub inodes_hard: u64,
+    pub inodes_soft: u64,
+    pub inodes: u64,
+    pub block_time: u64,
+    pub inode_time: u64,
+    pub valid: u32,
+}
+
+/// `QCMD(Q_GETQUOTA, PRJQUOTA)`, `QCMD(Q_SETQUOTA, PRJQUOTA)`.
+pub const Q_GETQUOTA: u32 = 0x8000_0702;
+pub const Q_SETQUOTA: u32 = 0x8000_0802;
+/// The limits of a `QuotaBlock` are to be set.
+pub const QIF_LIMITS: u32 = 5;
+
 /// The longest value and the longest list of extended attributes, xattr(7).
 pub const XATTR_MAX: usize = 64 * 1024;

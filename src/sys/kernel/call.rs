@@ -367,6 +367,26 @@ pub fn getrusage(who: i32) -> Result<Rusage> {
     Ok(usage)
 }
 
+/// ioctl(2) `FS_IOC_FSGETXATTR`.
+pub fn fs_get_xattr(fd: i32) -> Result<FsXattr> {
+    let mut attributes = FsXattr::default();
+    // SAFETY: the kernel writes one `struct fsxattr`, which `FsXattr` mirrors.
+    unsafe { syscall!(ioctl, fd as isize, FS_IOC_FSGETXATTR, core::ptr::from_mut(&mut attributes)) }?;
+    Ok(attributes)
+}
+
+/// ioctl(2) `FS_IOC_FSSETXATTR`.
+pub fn fs_set_xattr(fd: i32, attributes: &FsXattr) -> Result<()> {
+    // SAFETY: the kernel reads one `struct fsxattr`, which `FsXattr` mirrors.
+    unsafe { syscall!(ioctl, fd as isize, FS_IOC_FSSETXATTR, core::ptr::from_ref(attributes)) }.map(drop)
+}
+
+/// quotactl_fd(2), Linux 5.14: `Q_GETQUOTA` or `Q_SETQUOTA` of a project.
+pub fn quotactl_project(fd: i32, command: u32, project: u32, block: &mut QuotaBlock) -> Result<()> {
+    // SAFETY: both commands read or write one `struct if_dqblk`, which `QuotaBlock` mirrors.
+    unsafe { syscall!(quotactl_fd, fd as isize, command, project, core::ptr::from_mut(block)) }.map(drop)
+}
+
 /// ioctl(2) `TIOCGWINSZ` or `TIOCSWINSZ`.
 pub fn window_size(fd: i32, request: usize, size: &mut WinSize) -> Result<()> {
     // SAFETY: both requests read or write one `struct winsize`, which `WinSize` mirrors.

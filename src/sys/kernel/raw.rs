@@ -66,7 +66,7 @@ numbers! {
     pidfd_send_signal = 424/424,
     open_tree = 428/428, move_mount = 429/429, fsopen = 430/430, fsconfig = 431/431, fsmount = 432/432,
     pidfd_open = 434/434, clone3 = 435/435, close_range = 436/436, openat2 = 437/437,
-    syncfs = 306/267,
+    syncfs = 306/267, quotactl_fd = 443/443,
     process_vm_readv = 310/270,
     pidfd_getfd = 438/438, landlock_create_ruleset = 444/444, landlock_add_rule = 445/445, landlock_restrict_self = 446/446, mount_setattr = 442/442,
 }
