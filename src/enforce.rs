@@ -95,6 +95,13 @@ impl Enforcement {
         }
     }
 
+    /// That a protection at best effort cannot be had after all.
+    pub(crate) fn unavailable_after_all(&mut self, name: &str, why: &str) {
+        for one in self.0.iter_mut().filter(|one| one.name == name && one.enforced == Enforced::Yes) {
+            (one.enforced, one.detail) = (Enforced::Unavailable, why.into());
+        }
+    }
+
     /// A required protection, or that it was opted out of.
     pub(crate) fn required(&mut self, name: &'static str, holds: bool, detail: impl Into<String>) {
         let enforced = if holds { Enforced::Yes } else { Enforced::OptedOut };

@@ -212,7 +212,7 @@ impl Sandbox {
                 Ok(running) => {
                     // not again in this process; had it failed all the same, the cause would be another
                     LACKING.fetch_or(found, Ordering::Relaxed);
-                    return Ok(Child::new(running, streams, kept, &self.template, command));
+                    return Ok(Child::new(running, streams, kept, &self.template, command, without));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it
@@ -234,6 +234,8 @@ fn lacks(error: &Error, without: u32) -> Option<u32> {
         ("overlay" | "init-begin", libc::EINVAL) => without::IDMAPPED,
         // a security module that lets memfds be made but not executed
         ("clone", libc::EACCES) => without::MEMFD_EXEC,
+        // a security module (that of Docker), or a /proc that is another one in the namespace that was joined
+        ("no-nested", libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::ESTALE) => without::NESTED_LIMIT,
         _ => return None,
     };
     (without & feature == 0).then_some(feature)

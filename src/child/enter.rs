@@ -69,7 +69,7 @@ impl Child {
         let (program, streams) =
             compile_entry(&self.template, command, tighter, testing::disabled(), testing::fault())?;
         let running = launch::enter(self.control.as_fd(), &program)?;
-        let mut child = Child::new(running, streams, Kept::default(), &self.template, command);
+        let mut child = Child::new(running, streams, Kept::default(), &self.template, command, self.without);
         child.entered = true;
         child.notifications = child.notifications.take().map(Notifications::of_one_that_entered);
         Ok(child)

@@ -35,6 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Running;
 use crate::plan::{Template, report};
 use crate::process::{Command, Init, Streams};
+use crate::program::op::without;
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
 use crate::pty::Pty;
 use crate::rootfs::Kept;
@@ -97,6 +98,8 @@ pub struct Child {
     output_max: u64,
     /// The protections that its command opts out of.
     opt_outs: Vec<(&'static str, String)>,
+    /// What this kernel has been found to lack.
+    without: u32,
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
@@ -116,6 +119,7 @@ impl Child {
         kept: Kept,
         template: &Arc<Template>,
         command: &Command,
+        without: u32,
     ) -> Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
         notes.extend(template.groups.notes.iter().cloned());
@@ -142,6 +146,7 @@ impl Child {
             seccomp_kills: template.confinement.kills(),
             output_max: command.limits().output_max(),
             opt_outs: command.opt_outs(),
+            without,
             exit: None,
             detached: false,
             notes,
@@ -164,6 +169,9 @@ impl Child {
         let mut report = self.template.enforcement.clone();
         let found = self.notes.iter().filter(|note| !self.template.groups.notes.contains(note));
         report::notes(found, &mut report);
+        if self.without & without::NESTED_LIMIT != 0 {
+            report.unavailable_after_all("user-namespace-limit", "the host lets /proc/sys not be written");
+        }
         for (name, detail) in &self.opt_outs {
             report.opt_out(name, detail.clone());
         }

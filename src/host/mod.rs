@@ -9,7 +9,10 @@ mod subid;
 pub use doctor::{Doctor, Finding, Outcome, doctor};
 pub(crate) use subid::{SubIds, subordinate};
 
+use crate::sys::kernel::abi::{PROC_SUPER_MAGIC, ST_RDONLY};
 use crate::sys::kernel::call;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// The caller, as `build` finds it.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub(crate) struct Host {
     pub gids: Vec<(u32, u32)>,
     /// Its `oom_score_adj` is negative: it is spared when memory runs out.
     pub spared: bool,
+    /// A sandbox can be kept from making user namespaces by the limit of its own: /proc/sys can be written.
+    pub may_limit_nested: bool,
 }
 
 const CAP_SETGID: u64 = 1 << 6;
@@ -48,8 +53,23 @@ impl Host {
             uids: own_ids("/proc/self/uid_map"),
             gids: own_ids("/proc/self/gid_map"),
             spared: std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-')),
+            may_limit_nested: may_limit_nested(),
         }
     }
+}
+
+/// Whether the file of the limit is there, of the procfs at /proc and not of another mount (which containers have, read-only).
+fn may_limit_nested() -> bool {
+    let open = |path| {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
+    };
+    let (Ok(proc), Ok(file)) = (open("/proc"), open("/proc/sys/user/max_user_namespaces")) else { return false };
+    let (proc, file) = (proc.as_raw_fd(), file.as_raw_fd());
+    let writable =
+        call::fstatfs(file).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC && found.f_flags & ST_RDONLY == 0);
+    let mount = |fd| call::fstat(fd).map(|found| found.mnt_id).ok();
+    writable && mount(proc) == mount(file)
 }
 
 /// The kernel knows at most 64; an unreadable /proc leaves the 41 of Linux 5.9.

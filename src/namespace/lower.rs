@@ -27,12 +27,25 @@ use std::fmt::Write;
 /// DAC_READ_SEARCH, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_CHROOT,
 /// SYS_ADMIN, SYS_TIME, SETFCAP (capabilities(7)). Each costs a call before the shim runs.
 const SETUP: u64 = 0x1ff | 1 << 12 | 1 << 18 | 1 << 21 | 1 << 25 | 1 << 31;
+/// What it takes to lower a limit of that namespace besides.
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// The mount namespace, which the root file system decides.
 pub(crate) enum MountNamespace<'a> {
     New,
     Join(&'a Namespace),
     Inherit,
+}
+
+/// What the payload is and may do, as far as namespaces are concerned.
+#[derive(Clone, Copy)]
+pub(crate) struct Powers {
+    /// No shim stays.
+    pub is_init: bool,
+    /// Its capabilities.
+    pub keep: u64,
+    /// It may make user namespaces.
+    pub nested: bool,
 }
 
 impl Namespaces {
@@ -59,16 +72,15 @@ impl Namespaces {
     }
 
     /// Appends the ops, up to the ids. `ids`: the map of a new user namespace.
-    /// `payload_is_init`: no shim stays. `keep`: the payload's capabilities.
     pub(crate) fn lower(
         &self,
         host: &Host,
         ids: Option<&Resolved>,
         mount: &MountNamespace<'_>,
-        payload_is_init: bool,
-        keep: u64,
+        payload: Powers,
         builder: &mut Builder,
     ) -> Result<()> {
+        let Powers { is_init: payload_is_init, keep, nested } = payload;
         let new = self.new_flags(mount);
         let by_shim = NamespaceFlags::TIME | NamespaceFlags::CGROUP | NamespaceFlags::NET;
         let mut joins = self.joins(mount, builder)?;
@@ -86,7 +98,10 @@ impl Namespaces {
                 builder.parent_op(Op::JoinFirst { kind, fd, name: &name });
             }
         }
-        builder.parent_op(Op::Clone { flags: at_clone.bits(), capabilities: SETUP | keep });
+        // of a namespace that is made here, and of no other
+        let limited = ids.is_some() && !nested && host.may_limit_nested;
+        let setup = if limited { SETUP | CAP_SYS_RESOURCE } else { SETUP };
+        builder.parent_op(Op::Clone { flags: at_clone.bits(), capabilities: setup | keep });
         if let Some(ids) = ids {
             builder.parent_op(Op::MapIds {
                 uid: &Resolved::text(&ids.uids),
@@ -125,6 +140,9 @@ impl Namespaces {
             builder.op(Op::NewNetwork {});
         }
         builder.op(Op::Signals {});
+        if limited {
+            builder.op(Op::NoNested {});
+        }
         builder.op(Op::Bounding { capabilities: keep, last: host.last_capability });
         // up to here nothing needed an id: it ran while the parent wrote the maps
         if ids.is_some() {

@@ -9,7 +9,7 @@ mod lower;
 pub use id_map::{IdMap, IdRange};
 pub(crate) use id_map::{Resolved, contains as id_exists};
 pub(crate) use lease::Lease;
-pub(crate) use lower::MountNamespace;
+pub(crate) use lower::{MountNamespace, Powers};
 
 use crate::handle::{Namespace, NamespaceKind};
 use std::time::Duration;

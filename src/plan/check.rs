@@ -76,7 +76,7 @@ impl Template {
         }
         root.check(&mut defects);
         super::report::files(&root, &mounts, &mut report);
-        let around = surroundings(&namespaces, &root, &mounts, &security);
+        let around = surroundings(&host, &namespaces, &root, &mounts, &security);
         let confinement = security.compile(&around, &mut report, &mut defects);
         super::report::process(&mut report);
         super::report::init(init, &mut report);
@@ -150,6 +150,7 @@ impl Template {
 
 /// What a Landlock domain mirrors.
 pub(super) fn surroundings(
+    host: &Host,
     namespaces: &Namespaces,
     root: &RootFs,
     mounts: &Mounts,
@@ -168,6 +169,7 @@ pub(super) fn surroundings(
         root_writable: root.is_writable(),
         places: mounts.rights().into_iter().map(|(path, right)| (path, place(right))).collect(),
         may_mount: security.may_mount(),
+        limits_nested: host.may_limit_nested && matches!(namespaces.user, User::New(_)),
         own_network: matches!(namespaces.net, crate::namespace::Net::New),
         own_pids: matches!(namespaces.pid, Pid::New),
     }

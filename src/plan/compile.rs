@@ -6,9 +6,9 @@ use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::host::sockets;
 use crate::id::c_path;
-use crate::namespace::{Lease, MountNamespace, Resolved, User, id_exists};
+use crate::namespace::{Lease, MountNamespace, Powers, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
-use crate::program::{Builder, Op, Program};
+use crate::program::{Builder, Op, Program, op};
 use crate::rootfs::{Base, Kept, Target};
 use crate::security::{Confinement, Security};
 use crate::sys::pidfd::PidFd;
@@ -47,7 +47,9 @@ pub(crate) fn compile(
     command.limits().lower_source(counted.as_deref(), &mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();
-    namespaces.lower(host, ids, &mount_namespace, !stay, keep, &mut builder)?;
+    let nested = !confinement.limits_nested() || without & op::without::NESTED_LIMIT != 0;
+    let powers = Powers { is_init: !stay, keep, nested };
+    namespaces.lower(host, ids, &mount_namespace, powers, &mut builder)?;
     let host_root = matches!(root.base, Base::Host);
     let sockets = if host_root || mounts.binds_directories() { sockets::bound() } else { Vec::new() };
     mounts.check_sockets(&sockets)?;
@@ -118,7 +120,7 @@ pub(crate) fn compile_entry(
     let mut defects = Vec::new();
     let tighter = tighter.map(|security| {
         payload_ids.capabilities &= security.capabilities.bits();
-        let around = surroundings(&template.namespaces, &template.root, &template.mounts, security);
+        let around = surroundings(&template.host, &template.namespaces, &template.root, &template.mounts, security);
         let mut confinement = security.compile(&around, &mut Enforcement::default(), &mut defects);
         confinement.gain_nothing(); // not what the sandbox's bounding set would allow
         confinement

@@ -98,6 +98,8 @@ pub(crate) struct Surroundings {
     pub places: Vec<(PathBuf, Place)>,
     /// The payload may mount, which a domain would forbid.
     pub may_mount: bool,
+    /// It has a user namespace of its own, whose limit of others below it can be set.
+    pub limits_nested: bool,
     /// It has a network namespace, and a pid namespace, of its own.
     pub own_network: bool,
     pub own_pids: bool,

@@ -112,6 +112,19 @@ impl Security {
         report.required("native-abi", self.abi == Abi::Native && holds, "a call by another ABI kills the process");
         let nested = self.may_mount() || !holds;
         report.required("nested-namespaces", !nested, "clone, unshare and setns into namespaces are refused");
+        // The limit costs a spawn some 50 µs, for the kernel makes the files of /proc/sys/user anew for each namespace:
+        // it stands where the filter is not known to refuse what it refuses.
+        let by_filter = matches!(self.seccomp, Seccomp::Default | Seccomp::Container) && self.abi == Abi::Native;
+        let limit_nested = !self.may_mount() && !by_filter && around.limits_nested;
+        let (limit, what) = match (self.may_mount(), by_filter, around.limits_nested) {
+            (true, ..) => (Enforced::OptedOut, "the caller's limit"),
+            (_, true, _) => (Enforced::NotNeeded, "the filter of system calls refuses them"),
+            (_, _, true) => (Enforced::Yes, "user.max_user_namespaces is 0 inside"),
+            (_, _, false) => {
+                (Enforced::Unavailable, "no user namespace of the sandbox's own, or /proc/sys is read-only here")
+            }
+        };
+        report.push("user-namespace-limit", Enforce::BestEffort, limit, what);
         report.required("rlimits", self.rlimits != Rlimits::inherited(), self.rlimits.to_string());
         let landlock = self.landlock.compile(around, report, defects);
         let Filters { deciding: filter, notifying } =
@@ -140,6 +153,7 @@ impl Security {
         Confinement {
             filter,
             listener,
+            limit_nested,
             landlock,
             no_new_privileges: !self.allow_new_privileges,
             rlimits: self.rlimits.bytes(),
@@ -166,6 +180,8 @@ pub(crate) struct Confinement {
     filter: Option<Arc<[u8]>>,
     /// The filter that only notifies.
     listener: Option<Arc<[u8]>>,
+    /// The sandbox's user namespace is to have none below it.
+    limit_nested: bool,
     landlock: landlock::Domain,
     no_new_privileges: bool,
     rlimits: Vec<u8>,
@@ -177,6 +193,11 @@ impl Confinement {
     /// Whether to confine a process takes CAP_SYS_ADMIN: a filter or a Landlock domain without no_new_privs.
     pub fn needs_privilege(&self) -> bool {
         !self.no_new_privileges && (self.filter.is_some() || self.landlock.restricts())
+    }
+
+    /// Whether the limit of user namespaces is to be 0 inside.
+    pub fn limits_nested(&self) -> bool {
+        self.limit_nested
     }
 
     /// Adds no_new_privs.

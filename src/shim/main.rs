@@ -36,6 +36,7 @@ mod mounts;
 mod network;
 mod overlay;
 mod payload;
+mod procfs;
 mod pty;
 mod receive;
 mod root;

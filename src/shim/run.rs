@@ -7,8 +7,8 @@ use crate::receive::Received;
 use crate::state::{State, report, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
 use crate::{
-    confine, descriptors, identity, init_layer, limits, meter, mounts, network, overlay, payload, pty, receive, root,
-    schedule,
+    confine, descriptors, identity, init_layer, limits, meter, mounts, network, overlay, payload, procfs, pty, receive,
+    root, schedule,
 };
 
 /// The ops still to run.
@@ -86,6 +86,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Clocks { offsets } => identity::clocks(state, offsets),
         Op::Relaunch {} => identity::relaunch(),
         Op::Signals {} => identity::signals(),
+        Op::NoNested {} => procfs::write(c"sys/user/max_user_namespaces", b"0"),
         Op::Bounding { capabilities, last } => identity::bounding(capabilities, last),
         Op::Await {} => receive::trees(state),
         Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),

@@ -1,5 +1,6 @@
 //! How the payload's process is scheduled, and how readily it is killed for want of memory.
 
+use crate::procfs;
 use crate::program::wire::op::schedule::{KEEP, KEEP_NICE};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};
@@ -27,18 +28,8 @@ pub fn cpus(mask: &[u8]) -> Result<()> {
     if given.zip(wanted).all(|(given, wanted)| given == wanted) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// Writes /proc/self/oom_score_adj: of a procfs, and of that alone, whatever has been mounted over its files.
+/// Writes /proc/self/oom_score_adj.
 pub fn oom_score_adj(value: i64) -> Result<()> {
-    let proc = call::openat(AT_FDCWD, c"/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)?;
-    if call::fstatfs(proc)?.f_type != PROC_SUPER_MAGIC {
-        return Err(Errno::ENOENT);
-    }
-    let file = call::openat(proc, c"self/oom_score_adj", O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0)?;
-    let own = call::fstat(file)?.mnt_id == call::fstat(proc)?.mnt_id;
-    call::close(proc)?;
-    if !own {
-        return Err(Errno::ESTALE);
-    }
     let mut text = [0u8; 8];
     let mut at = text.len();
     let mut rest = value.unsigned_abs();
@@ -54,7 +45,5 @@ pub fn oom_score_adj(value: i64) -> Result<()> {
         at -= 1;
         text[at] = b'-';
     }
-    let written = call::write_all(file, &text[at..]);
-    call::close(file)?;
-    written
+    procfs::write(c"self/oom_score_adj", &text[at..])
 }

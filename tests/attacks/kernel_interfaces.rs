@@ -3,8 +3,8 @@
 use super::*;
 use crate::harness::Need;
 use belljar::{
-    Abi, Capabilities, Capability, Init, Keyring, Mount, Mounts, Namespaces, Net, Seccomp, SeccompAction,
-    SeccompProfile,
+    Abi, Capabilities, Capability, Enforced, Init, Keyring, Mount, Mounts, Namespaces, Net, Seccomp, SeccompAction,
+    SeccompProfile, User, testing::feature,
 };
 
 const USER: &[Need] = &[Need::UserNamespaces];
@@ -13,6 +13,7 @@ const ROOT: &[Need] = &[Need::UserNamespaces, Need::Root];
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("attacks::kernel_nested_namespaces", USER, nested_namespaces),
+        Test::new("attacks::kernel_nested_namespaces_without_the_filter", USER, nested_without_the_filter),
         Test::new("attacks::kernel_mount_calls", USER, mount_calls),
         Test::new("attacks::kernel_terminal_input", USER, terminal_input),
         Test::new("attacks::kernel_foreign_abis", USER, foreign_abis),
@@ -58,6 +59,57 @@ fn nested_namespaces() -> Fallible<()> {
     let control =
         with(Security::new().allow_nested_namespaces(), &["clone-user", "clone3-user", "clone3", "unshare-user"])?;
     expect(&control, &[("clone-user", "ok"), ("clone3-user", "ok"), ("clone3", "ok"), ("unshare-user", "ok")]);
+    Ok(())
+}
+
+/// Behind the filter stands the limit of the sandbox's own user namespace, and the host's stays as it is.
+fn nested_without_the_filter() -> Fallible<()> {
+    let limit = || std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    let before = limit()?;
+    let attempts = ["clone-user", "clone3-user", "unshare-user", "open-write=/proc/sys/user/max_user_namespaces"];
+    let refused = [
+        ("clone-user", "ENOSPC"),
+        ("clone3-user", "ENOSPC"),
+        ("unshare-user", "ENOSPC"),
+        ("open-write=/proc/sys/user/max_user_namespaces", "EROFS|EACCES"),
+    ];
+    for init in [Init::Shim, Init::Payload] {
+        let sandbox = bare().init(init).security(open()).build()?;
+        expect(&attack(&sandbox, &attempts)?, &refused);
+        let line = sandbox.enforcement().get("user-namespace-limit").map(|one| one.enforced);
+        assert_eq!(line, Some(Enforced::Yes));
+    }
+    // a process that enters is in the same namespace
+    let child = bare().security(open()).build()?.spawn(&payload(&["sleep=60"]))?;
+    let output = child.enter(payload(&attempts).stdout(Stdio::Piped))?.wait_with_output()?;
+    expect(&parse(&text(&output))?, &refused);
+    // controls: the typed opt-out; a host that does not let it be written, which is told
+    let nested = [("clone-user", "ok"), ("clone3-user", "ok"), ("unshare-user", "ok")];
+    let attempts = nested.map(|(attempt, _)| attempt);
+    expect(&with(open().allow_nested_namespaces(), &attempts)?, &nested);
+    crate::common::without(feature::NESTED_LIMIT, || {
+        expect(&with(open(), &attempts)?, &nested);
+        let report = bare().security(open()).build()?.spawn(&payload(&[]))?.enforcement();
+        assert!(report.unavailable().any(|one| one.name == "user-namespace-limit"), "{report}");
+        Ok(())
+    })?;
+    // where the default filter stands it is not needed, and not paid for
+    let line = bare().build()?.enforcement().get("user-namespace-limit").map(|one| one.enforced);
+    assert_eq!(line, Some(Enforced::NotNeeded));
+    // never in a namespace that is not the sandbox's own
+    if nix::unistd::geteuid().is_root() {
+        let inherited = || bare().namespaces(Namespaces::isolated().user(User::Inherit));
+        expect(&attack(&inherited().security(open()).build()?, &["clone-user"])?, &[("clone-user", "ok")]);
+        assert!(
+            !inherited()
+                .security(open())
+                .build()?
+                .explain(&payload(&[]))?
+                .to_string()
+                .contains("no user namespaces below")
+        );
+    }
+    assert_eq!(limit()?, before);
     Ok(())
 }
 
@@ -326,7 +378,7 @@ fn proc_and_sys() -> Fallible<()> {
 
 /// A map of the host's id 0 made core_pattern writable: what stands then is the read-only mount.
 fn proc_of_a_mapped_root() -> Fallible<()> {
-    use belljar::{IdMap, IdRange, User};
+    use belljar::{IdMap, IdRange};
     let range = [IdRange { inside: 0, outside: 0, count: 65536 }];
     let map = || User::New(IdMap::ranges(range, range).allow_host_root());
     let pattern = "open-write=/proc/sys/kernel/core_pattern";

@@ -224,6 +224,7 @@ fn enforcement_report() -> Fallible<()> {
         (bare().security(new().seccomp(Seccomp::Unconfined)), "native-abi"),
         (bare().security(new().abi(Abi::Legacy)), "native-abi"),
         (bare().security(new().allow_nested_namespaces()), "nested-namespaces"),
+        (bare().security(new().allow_nested_namespaces()), "user-namespace-limit"),
         (bare().security(new().rlimits(Rlimits::inherited())), "rlimits"),
         (bare().security(new().landlock(Landlock::none())), "landlock-files"),
         (bare().security(new().keyring(Keyring::Inherit)), "keyring"),
