@@ -3,6 +3,7 @@
 pub(crate) mod cgroups;
 pub(crate) mod doctor;
 mod mountinfo;
+pub(crate) mod security_modules;
 pub(crate) mod sockets;
 mod subid;
 

@@ -96,6 +96,7 @@ impl Template {
         if !defects.is_empty() {
             return Err(Error::spec(defects));
         }
+        template.confinement.check_host()?;
         // without a pid namespace that ends with its init, the group is what ends the tree
         let tree = !matches!(template.namespaces.pid, Pid::New);
         template.groups = Places::new(&limits, &hierarchies(), tree)?;

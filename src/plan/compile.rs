@@ -88,7 +88,7 @@ pub(crate) fn compile(
             let host = builder.send(Fd::Owned(host_pidfd.into()));
             let lock = kept.send(builder)?;
             builder.op(Op::Payload { stay: stay.into(), host, lock, keep });
-            Ok(())
+            confinement.lower_label(builder)
         },
         confine(vec![confinement]),
     )?;
@@ -131,9 +131,17 @@ pub(crate) fn compile_entry(
             "a tighter Security without SeccompAction::Notify",
         ));
     }
+    if tighter.as_ref().is_some_and(|tighter| template.confinement.labels_otherwise(tighter)) {
+        defects.push(Defect::new(
+            "a process that enters has another exec label than the sandbox, which need not be the tighter one",
+            "the sandbox's own label, or none, which is the same",
+        ));
+    }
     if !defects.is_empty() {
         return Err(Error::spec(defects));
     }
+    let labels = tighter.as_ref().filter(|_| !template.confinement.labels()).unwrap_or(&template.confinement);
+    labels.check_host()?;
     let mut builder = Builder::new();
     builder.parent_op(Op::Enter {});
     let streams = command.lower(
@@ -141,7 +149,7 @@ pub(crate) fn compile_entry(
         Defaults::Null,
         without,
         &mut builder,
-        |_| Ok(()),
+        |builder| labels.lower_label(builder),
         // the kernel takes the strictest answer of all filters, and limits are only lowered
         confine([&template.confinement].into_iter().chain(&tighter).collect()),
     )?;

@@ -168,6 +168,7 @@ fn remedy(program: &Program, op: &Op<'_>, errno: Errno, kernel: &str) -> Remedy 
         (Op::Seccomp { .. }, Errno::EINVAL | Errno::ENOSYS) => {
             say(NotSupported, "a kernel with CONFIG_SECCOMP_FILTER, or, knowing this, Seccomp::Unconfined")
         }
+        (Op::ExecLabel { .. }, errno) => label(errno),
         (Op::Listen { .. }, Errno::EBUSY) => say(
             NotSupported,
             "a caller that is not itself under a filter with a listener: the kernel takes one for a process; or no SeccompAction::Notify",
@@ -306,13 +307,35 @@ fn new_fs(fstype: &[u8], errno: Errno) -> Remedy {
     }
 }
 
+fn label(errno: Errno) -> Remedy {
+    use ErrorKind::*;
+    match errno {
+        Errno::ENOENT => {
+            say(NotFound, "an AppArmor profile that is loaded: apparmor_parser -r FILE; aa-status lists them")
+        }
+        Errno::EINVAL => say(NotFound, "a SELinux context that the loaded policy knows (seinfo, chcon -t)"),
+        Errno::EACCES | Errno::EPERM => say(
+            NotPermitted,
+            "a host process whose own label may change to this one (AppArmor: change_profile; SELinux: process setexec)",
+        ),
+        Errno::EOPNOTSUPP => say(NotSupported, "a kernel with that security module, or no Security::exec_label"),
+        Errno::ESTALE => say(NotPermitted, "a /proc of the host without anything mounted over its files"),
+        _ => None,
+    }
+}
+
 fn exec(program: &Program, errno: Errno) -> Remedy {
     use ErrorKind::*;
+    let labelled = program.ops().any(|op| matches!(op, Op::ExecLabel { .. }));
     let init_is_payload = program.ops().any(|op| matches!(op, Op::Payload { stay: 0, .. }));
     match errno {
         Errno::ENOENT => say(
             ProgramNotFound,
             "a program that exists inside the sandbox, with its interpreter (#! line) and its dynamic loader (/lib64/ld-linux-….so): mount or add the directories that hold them",
+        ),
+        Errno::EACCES | Errno::EPERM if labelled => say(
+            ProgramNotExecutable,
+            "an exec label whose policy lets this program be executed, read and mapped, and that the host process's own may change to with no_new_privs; else a regular file with the x bit, on a mount without noexec",
         ),
         Errno::EACCES => say(
             ProgramNotExecutable,

@@ -75,6 +75,7 @@ impl Op<'_> {
             Op::NoNewPrivileges {} => "no-new-privileges",
             Op::Seccomp { .. } => "seccomp",
             Op::Listen { .. } => "listen",
+            Op::ExecLabel { .. } => "exec-label",
             Op::Rlimits { .. } => "rlimits",
             Op::Keyring { .. } => "keyring",
             Op::Landlock { .. } => "landlock",
@@ -284,6 +285,7 @@ impl Display for Op<'_> {
             }
             Op::NoNewPrivileges {} => f.write_str("no new privileges"),
             Op::Seccomp { .. } => f.write_str("filter system calls"),
+            Op::ExecLabel { value, .. } => write!(f, "label of the program: {}", value.escape_ascii()),
             Op::Listen { .. } => f.write_str("leave system calls to the host; the listener goes there"),
             Op::Rlimits { limits } => {
                 let word = |at: &[u8]| at.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));

@@ -1,12 +1,14 @@
 //! What the payload may do, whatever it is: capabilities, new privileges, system calls.
 
 mod capabilities;
+mod label;
 mod landlock;
 mod profile;
 mod rlimits;
 mod seccomp;
 
 pub use capabilities::{Capabilities, Capability, UnknownCapability};
+pub use label::ExecLabel;
 pub use landlock::Landlock;
 pub(crate) use landlock::{Place, Surroundings};
 pub use profile::Profile;
@@ -15,7 +17,7 @@ pub(crate) use seccomp::name_of;
 pub use seccomp::{Abi, Argument, Condition, Seccomp, SeccompAction, SeccompProfile};
 
 use crate::enforce::{Enforce, Enforced, Enforcement};
-use crate::error::Defect;
+use crate::error::{Defect, Result};
 use crate::program::{Builder, Op};
 use seccomp::Filters;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub struct Security {
     rlimits: Rlimits,
     keyring: Keyring,
     landlock: Landlock,
+    label: Option<ExecLabel>,
 }
 
 impl Security {
@@ -92,6 +95,25 @@ impl Security {
         self
     }
 
+    /// Executes the payload's program under this label of AppArmor or SELinux; without one it has the host process's. Required:
+    /// where the module is not active, `build` fails with [`ErrorKind::NotSupported`](crate::ErrorKind::NotSupported); a label that
+    /// the loaded policy does not have, or that the host process may not change to, is an error of `spawn`.
+    ///
+    /// With no_new_privs AppArmor lets an unconfined host process change to any profile, and a confined one to a subset of
+    /// its own; SELinux asks for `nnp_transition`. The profile has to let the program itself be read and mapped.
+    ///
+    /// ```no_run
+    /// use belljar::{ExecLabel, RootFs, Sandbox, Security};
+    ///
+    /// let security = Security::new().exec_label(ExecLabel::AppArmor("plugin".into()));
+    /// let sandbox = Sandbox::builder(RootFs::host()).security(security).build()?;
+    /// # Ok::<(), belljar::Error>(())
+    /// ```
+    pub fn exec_label(mut self, label: ExecLabel) -> Self {
+        self.label = Some(label);
+        self
+    }
+
     /// Whether the payload may mount, by itself or in a user namespace of its own.
     pub(crate) fn may_mount(&self) -> bool {
         self.allow_nested_namespaces || self.capabilities.contains(Capability::SysAdmin)
@@ -150,7 +172,11 @@ impl Security {
             Keyring::New => report.push("keyring", enforce, Enforced::Yes, keys),
             Keyring::Inherit => report.required("keyring", false, "the caller's session keyring"),
         }
+        if let Some(label) = &self.label {
+            label.check(report, defects);
+        }
         Confinement {
+            label: self.label.clone(),
             filter,
             listener,
             limit_nested,
@@ -177,6 +203,7 @@ pub enum Keyring {
 /// has its streams: a process that enters a running sandbox takes the same.
 #[derive(Debug)]
 pub(crate) struct Confinement {
+    label: Option<ExecLabel>,
     filter: Option<Arc<[u8]>>,
     /// The filter that only notifies.
     listener: Option<Arc<[u8]>>,
@@ -212,6 +239,26 @@ impl Confinement {
         let returns = |step: &[u8], value: u32| step[..2] == [6, 0] && step[4..] == value.to_ne_bytes();
         let mut steps = self.filter.iter().flat_map(|filter| filter.chunks_exact(8));
         steps.any(|step| [0x8000_0000, 0x0003_0000].iter().any(|value| returns(step, *value)))
+    }
+
+    /// What the host has to have.
+    pub fn check_host(&self) -> Result<()> {
+        self.label.as_ref().map_or(Ok(()), ExecLabel::check_host)
+    }
+
+    /// Whether there is a label.
+    pub fn labels(&self) -> bool {
+        self.label.is_some()
+    }
+
+    /// Whether the two have different labels, of which a process can have one.
+    pub fn labels_otherwise(&self, other: &Confinement) -> bool {
+        other.label.is_some() && self.label.is_some() && self.label != other.label
+    }
+
+    /// The label of the program: while there are all descriptors, and nothing is confined yet.
+    pub fn lower_label(&self, builder: &mut Builder) -> Result<()> {
+        self.label.as_ref().map_or(Ok(()), |label| label.lower(builder))
     }
 
     /// What takes the capabilities of the set-up.

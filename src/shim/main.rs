@@ -29,6 +29,7 @@ mod descriptors;
 mod enter;
 mod identity;
 mod init_layer;
+mod label;
 mod limits;
 mod memory;
 mod meter;

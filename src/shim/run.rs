@@ -7,8 +7,8 @@ use crate::receive::Received;
 use crate::state::{State, report, report_failure};
 use crate::sys::kernel::{Errno, Result, call};
 use crate::{
-    confine, descriptors, identity, init_layer, limits, meter, mounts, network, overlay, payload, procfs, pty, receive,
-    root, schedule,
+    confine, descriptors, identity, init_layer, label, limits, meter, mounts, network, overlay, payload, procfs, pty,
+    receive, root, schedule,
 };
 
 /// The ops still to run.
@@ -167,6 +167,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         }
         Op::NoNewPrivileges {} => identity::no_new_privileges(),
         Op::Seccomp { filter } => confine::seccomp(filter),
+        Op::ExecLabel { proc, files, value } => label::exec(state, proc, files, value),
         Op::Listen { filter } => confine::listen(state, filter),
         Op::Rlimits { limits } => confine::rlimits(limits),
         Op::Keyring { required } => confine::keyring(required != 0),

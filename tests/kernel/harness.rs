@@ -58,6 +58,8 @@ pub enum Need {
     Landlock(u32),
     /// CAP_SYS_RESOURCE, which root does not have on every machine.
     SysResource,
+    /// AppArmor compiled in and switched on.
+    AppArmor,
     /// A program on the search path.
     Program(&'static str),
 }
@@ -65,7 +67,7 @@ pub enum Need {
 /// The needs that `all` stands for.
 const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups SpareV1 Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
-const OWN: &str = "Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
+const OWN: &str = "AppArmor Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
 
 impl Need {
     fn name(self) -> String {
@@ -104,6 +106,10 @@ impl Need {
             ),
             Self::Groups => crate::cgroup::attempt(),
             Self::SpareV1 => crate::cgroup::attempt_spare_v1(),
+            Self::AppArmor => {
+                let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+                check(enabled.trim() == "Y", "not active in this kernel")
+            }
             Self::Vm => check(env::var("VMTEST").is_ok_and(|v| v == "1"), "not in it"),
             Self::Kernel(major, minor) => {
                 let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -33,6 +33,7 @@ mod image {
         None
     }
 }
+mod label;
 mod leaks;
 mod limits;
 mod mounts;
@@ -87,6 +88,9 @@ fn main() -> ExitCode {
     if std::env::var_os("BELLJAR_TEST_THREADS").is_some() {
         return security::threads().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
+    if std::env::var_os("BELLJAR_TEST_SPAWN_LABELLED").is_some() {
+        return label::spawn_labelled().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     if let Ok(role) = std::env::var("BELLJAR_TEST_NOTIFY") {
         return notify::payload(&role).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         image::tests,
         security::tests,
         notify::tests,
+        label::tests,
         mounts::tests,
         process::tests,
         schedule::tests,

@@ -255,7 +255,7 @@ fn killed() -> Fallible<()> {
         assert!(calls.next().is_none());
     }
     // by a time limit, with a call that waits
-    let mut child = notified(MKDIR).build()?.spawn(sh("mkdir /tmp/a").wall_time(Duration::from_millis(100)))?;
+    let mut child = notified(&["umask"]).build()?.spawn(sh("umask").wall_time(Duration::from_secs(1)))?;
     let calls = child.notifications.take().ok_or("nothing is notified")?;
     let call = next(&calls)?;
     assert_eq!(child.wait()?.verdict, Verdict::WallTimeLimit);

@@ -254,6 +254,8 @@ ops! { 'a;
     CpuMeter = 72 { path: &'a CStr }
     /// RLIMIT_CPU in seconds, never raised.
     CpuSeconds = 71 { soft: u64, hard: u64 }
+    /// Write a label to the first of these files beneath the host's procfs that is there: that of the next exec.
+    ExecLabel = 105 { proc: Slot, files: Strings<'a>, value: &'a [u8] }
     /// setsid.
     Session = 61 {}
     /// Standard streams, and `others` (number u16, slot u16); all other descriptors are closed,
