@@ -292,7 +292,7 @@ impl Child {
     }
 
     /// Gives up the handle: the sandbox runs on, also after the host process. Its exit is
-    /// reaped by whoever is then its parent. Its control groups stay until
+    /// reaped by whoever is then its parent. `notifications` that nobody has taken are dropped. Its control groups stay until
     /// [`sweep`](crate::sweep) finds them empty. Gives the pidfd.
     ///
     /// # Errors

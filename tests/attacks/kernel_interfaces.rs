@@ -27,8 +27,54 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::kernel_proc_and_sys", USER, proc_and_sys),
         Test::new("attacks::kernel_proc_of_a_root_that_is_mapped", ROOT, proc_of_a_mapped_root),
         Test::new("attacks::kernel_terminals_of_the_host", USER, terminals_of_the_host),
+        Test::new("attacks::kernel_path_exchanged_after_a_notice", USER, path_exchanged),
         Test::new("attacks::kernel_cost_of_the_filter", USER, cost_of_the_filter),
     ]
+}
+
+/// What a pointer of a notified call points to is exchanged after the handler has looked: who then lets the call through
+/// lets another one through; who does himself what he has read does that.
+fn path_exchanged() -> Fallible<()> {
+    use belljar::{Answer, Grounds, Inject, Notification};
+    let dir = crate::harness::TempDir::new()?;
+    let good = dir.path().join("good");
+    std::fs::write(&good, "allowed")?;
+    let profile = SeccompProfile::standard().notify(["openat"]);
+    let root = RootFs::empty().file_mode("/attack", 0o755, PAYLOAD);
+    let root = root.file("/allowed", "allowed").file("/secrets", "secrets");
+    let sandbox = Sandbox::builder(root).security(Security::new().seccomp(Seccomp::Custom(profile))).build()?;
+    let raced = |count: usize, yes: &(dyn Fn(&mut Notification) -> Answer + Sync)| -> Fallible<(u64, u64)> {
+        let attempt = format!("race-path={count}");
+        let mut child = sandbox.spawn(payload(&[&attempt]).stdout(Stdio::Piped))?;
+        let calls = child.notifications.take().ok_or("nothing is notified")?;
+        let output = std::thread::scope(|scope| {
+            let handler = scope.spawn(move || {
+                calls.serve(|call| match call.read_c_string(call.arguments()[1], 64) {
+                    Ok(path) if path.as_c_str() == c"/allowed" => yes(call),
+                    _ => Answer::Errno(belljar::sys::Errno::EPERM),
+                })
+            });
+            let output = child.wait_with_output();
+            handler.join().map(|served| served.and(output))
+        });
+        let seen = parse(&text(&output.map_err(|_| "the handler panicked")??))?;
+        let total: u64 = seen.get(&attempt).and_then(|saw| saw.strip_prefix("ok ")).ok_or("no total")?.parse()?;
+        Ok((total / 1_000_000, total % 1_000_000))
+    };
+    let (opened, secrets) = raced(races(), &|_| match std::fs::File::open(&good) {
+        Ok(file) => Answer::InjectFd(Inject::new(file)),
+        Err(_) => Answer::Errno(belljar::sys::Errno::EIO),
+    })?;
+    assert!(opened > 0 && secrets == 0, "{secrets} of {opened}");
+    // whose answer takes a while, as any may
+    let (opened, secrets) = raced(races() / 10, &|call| {
+        let start = std::time::Instant::now();
+        let path = |call: &mut Notification| call.read_c_string(call.arguments()[1], 64);
+        while start.elapsed().as_secs() < 1 && path(call).is_ok_and(|path| path.as_c_str() == c"/allowed") {}
+        Answer::Allow(Grounds::RacyMemory)
+    })?;
+    assert!(secrets > 0, "control: none of {opened}");
+    Ok(())
 }
 
 fn open() -> Security {

@@ -6,7 +6,7 @@ use crate::sys::kernel::raw::{check, syscall6};
 use crate::sys::kernel::{Errno, Result, call};
 use crate::{files, sockets};
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 macro_rules! numbers {
     ($($name:ident = $x86_64:literal / $aarch64:literal),* $(,)?) => {
@@ -95,6 +95,7 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"ptrace-child" => line.result(ptrace_child()),
         b"vm-read" => line.result(vm_read(number(argument) as usize)),
         b"fd-steal" => line.result(fd_steal(number(argument) as i32)),
+        b"race-path" => race_path(number(argument), line),
         b"kill" => line.result(call::kill(number(argument) as i32, 0)),
         b"tty-input" => line.result(tty(TIOCSTI)),
         b"tty-input-high" => line.result(tty(0xdead_beef_0000_0000 | TIOCSTI)),
@@ -238,6 +239,45 @@ fn vm_read(pid: usize) -> Result<usize> {
     let local = [&raw mut byte as usize, 1];
     let remote = [0x1000usize, 1];
     raw(nr::process_vm_readv, &[pid, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0])
+}
+
+/// Opens /allowed so many times, while another process makes /secrets of it in the same memory: millions for what
+/// was opened, ones for what was the secret, whose first byte is an `s`.
+fn race_path(count: i64, line: Line) {
+    use crate::sys::kernel::raw::nr::{mmap, munmap};
+    // PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS
+    let page = match raw(mmap, &[0, 4096, 3, 0x21, -1isize as usize, 0]) {
+        Ok(page) => page,
+        Err(errno) => return line.result::<()>(Err(errno)),
+    };
+    // SAFETY: the page is this program's own, zeroed, aligned, and mapped until the end of this function.
+    let path = unsafe { &*(page as *const AtomicU64) };
+    let [allowed, secrets] = [*b"/allowed", *b"/secrets"].map(u64::from_ne_bytes);
+    path.store(allowed, Ordering::Relaxed);
+    let swapper = raw(nr::clone, &[SIGCHLD as usize]).unwrap_or(0) as i32;
+    if swapper == 0 {
+        loop {
+            path.store(secrets, Ordering::Relaxed);
+            (0..500).for_each(|_| core::hint::spin_loop());
+            path.store(allowed, Ordering::Relaxed);
+            (0..500).for_each(|_| core::hint::spin_loop());
+        }
+    }
+    let mut total = 0;
+    for _ in 0..count {
+        let Ok(fd) = raw(crate::sys::kernel::raw::nr::openat, &[AT_FDCWD as usize, page, O_RDONLY as usize]) else {
+            let _ = call::poll(&mut [], Some([0, 100_000])); // a moment for the other process
+            continue;
+        };
+        let mut byte = [0u8];
+        let _ = call::read(fd as i32, &mut byte);
+        let _ = call::close(fd as i32);
+        total += 1_000_000 + u64::from(byte == *b"s");
+    }
+    let _ = call::kill(swapper, SIGKILL);
+    let _ = call::wait4(swapper, 0);
+    let _ = raw(munmap, &[page, 4096]);
+    line.value(total)
 }
 
 fn fd_steal(pid: i32) -> Result<usize> {
