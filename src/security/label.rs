@@ -17,7 +17,8 @@ use std::os::unix::fs::OpenOptionsExt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExecLabel {
-    /// The name of a profile that is loaded, as aa-status(8) lists it. Of printable ASCII without spaces, at most 1024 bytes.
+    /// The name of a profile that is loaded, as aa-status(8) lists it: printable ASCII without spaces, at most 1024
+    /// bytes.
     AppArmor(String),
     /// A context `user:role:type[:level]` that the loaded policy knows. Letters, digits and `_.:,-`, at most 1024 bytes.
     Selinux(String),

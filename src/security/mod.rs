@@ -95,9 +95,10 @@ impl Security {
         self
     }
 
-    /// Executes the payload's program under this label of AppArmor or SELinux; without one it has the host process's. Required:
-    /// where the module is not active, `build` fails with [`ErrorKind::NotSupported`](crate::ErrorKind::NotSupported); a label that
-    /// the loaded policy does not have, or that the host process may not change to, is an error of `spawn`.
+    /// Executes the payload's program under this label of AppArmor or SELinux; without one it has the host process's.
+    /// Required: where the module is not active, `build` fails with
+    /// [`ErrorKind::NotSupported`](crate::ErrorKind::NotSupported); a label that the loaded policy does not have, or that
+    /// the host process may not change to, is an error of `spawn`.
     ///
     /// With no_new_privs AppArmor lets an unconfined host process change to any profile, and a confined one to a subset of
     /// its own; SELinux asks for `nnp_transition`. The profile has to let the program itself be read and mapped.

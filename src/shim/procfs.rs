@@ -13,7 +13,8 @@ pub fn open(path: &CStr, flags: i32) -> Result<i32> {
     opened
 }
 
-fn open_at(proc: i32, path: &CStr, flags: i32) -> Result<i32> {
+/// The same beneath a /proc that is open.
+pub fn open_at(proc: i32, path: &CStr, flags: i32) -> Result<i32> {
     if call::fstatfs(proc)?.f_type != PROC_SUPER_MAGIC {
         return Err(Errno::ENOENT);
     }

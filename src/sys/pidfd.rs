@@ -35,8 +35,8 @@ impl PidFd {
         call::pidfd_send_signal(self.0.as_raw_fd(), signal).map(drop)
     }
 
-    /// A copy of a descriptor of the process (pidfd_getfd(2), Linux 5.6), close-on-exec: both mean the same open file, offset and
-    /// all.
+    /// A copy of a descriptor of the process (pidfd_getfd(2), Linux 5.6), close-on-exec: both mean the same open file,
+    /// offset and all.
     ///
     /// # Errors
     /// `EPERM` (the caller may not trace the process, ptrace(2)), `EBADF` (nothing is open there), `ESRCH`, `EMFILE`.

@@ -161,8 +161,8 @@ impl Listener {
         }
     }
 
-    /// Whether the call still waits: false when its thread was killed, or interrupted by a signal. While it waits, its thread is the one that the notice told
-    /// of, so what was learnt of that by its number before is true.
+    /// Whether the call still waits: false when its thread was killed, or interrupted by a signal. While it waits, its
+    /// thread is the one that the notice told of, so what was learnt of that by its number before is true.
     ///
     /// # Errors
     /// None but `EINVAL`, for a descriptor that is no listener.

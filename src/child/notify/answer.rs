@@ -36,8 +36,9 @@ pub enum Grounds {
     /// something was read ([`Notification::read`]). What a descriptor's number stands for can be
     /// replaced (dup2(2)) as memory can.
     Registers,
-    /// Also what is not sure to stay: the payload's memory, what its descriptors stand for. **No protection**: who wants past it gets past it. For calls that may fail or
-    /// succeed as they like, because other walls (the root, Landlock, the other rules) hold them.
+    /// Also what is not sure to stay: the payload's memory, what its descriptors stand for. **No protection**: who
+    /// wants past it gets past it. For calls that may fail or succeed as they like, because other walls (the root,
+    /// Landlock, the other rules) hold them.
     RacyMemory,
 }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// A system call that waits for its [`answer`](Notification::answer). Dropped without one it gets `EPERM`.
 ///
-/// What it tells is of the payload's making, but its number, its registers and its thread are the kernel's word. May be moved to another
-/// thread; calls may be answered in any order.
+/// Its number, its registers and its thread are the kernel's word; all else that can be learnt of it is of the payload's
+/// making. May be moved to another thread; calls may be answered in any order.
 #[derive(Debug)]
 pub struct Notification {
     pub(super) shared: Arc<Shared>,
@@ -101,10 +101,10 @@ impl Notification {
 
     /// Reads memory of the process from `address` on, as much as `into` holds.
     ///
-    /// What comes is what was there at that moment, and the payload can change it at the next: good to do in
-    /// the payload's place what it asks ([`Answer::Value`](super::Answer), [`Answer::InjectFd`](super::Answer)), and no ground to let the call itself
-    /// through ([`Grounds`](super::Grounds)). A payload that is allowed userfaultfd(2) or FUSE mounts can keep the read waiting
-    /// (by default it is not).
+    /// What comes is what was there at that moment, and the payload can change it at the next: good to do in the
+    /// payload's place what it asks ([`Answer::Value`](super::Answer), [`Answer::InjectFd`](super::Answer)), and no
+    /// ground to let the call itself through ([`Grounds`](super::Grounds)). A payload that is allowed userfaultfd(2) or
+    /// FUSE mounts can keep the read waiting (by default it is not).
     ///
     /// # Errors
     /// `EFAULT` (not all of it can be read), `EPERM` (the host process may not trace it: a policy of the host),
@@ -151,8 +151,8 @@ impl Notification {
         Err(self.about(&format!("find the end of a string within {max} bytes in the memory of"), Errno::ENAMETOOLONG))
     }
 
-    /// Writes into memory of the process, for a call that is answered by [`Answer::Value`](super::Answer) and gives its result there
-    /// (uname(2), getcwd(2)). Where the payload itself could not write, in a private mapping, this may.
+    /// Writes into memory of the process, for a call that is answered by [`Answer::Value`](super::Answer) and gives
+    /// its result there (uname(2), getcwd(2)). Where the payload itself could not write, in a private mapping, this may.
     ///
     /// # Errors
     /// As [`read`](Notification::read); `EACCES` (`/proc/PID/mem` of the payload's user is not the host

@@ -12,8 +12,8 @@ use tokio::io::unix::AsyncFd;
 
 /// [`Notifications`] for tokio, from [`AsyncChild::notifications`](crate::AsyncChild).
 ///
-/// A [`Notification`] can be answered by a task of its own; to answer it does not wait. To look at the payload's memory does
-/// not either, as a rule ([`Notification::read`]).
+/// A [`Notification`] can be answered by a task of its own; to answer it does not wait. To look at the payload's memory
+/// does not either, as a rule ([`Notification::read`]).
 ///
 /// ```no_run
 /// use belljar::{Answer, Command, RootFs, Sandbox, Seccomp, SeccompProfile, Security, sys::Errno};
@@ -45,7 +45,8 @@ impl AsyncNotifications {
     /// Takes them into the reactor of the current runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::NotSupported`](crate::ErrorKind::NotSupported) outside of a tokio runtime; `EMFILE`. They are then dropped.
+    /// [`ErrorKind::NotSupported`](crate::ErrorKind::NotSupported) outside of a tokio runtime; `EMFILE`. They are then
+    /// dropped.
     ///
     /// # Panics
     /// tokio's own, in a runtime that was built without `enable_io`.

@@ -35,7 +35,8 @@ pub enum Seccomp {
     /// A profile of one's own.
     Custom(SeccompProfile),
     /// A profile in the JSON form of moby or of the OCI runtime specification (feature `serde`).
-    /// `includes` and `excludes` are weighed with the capabilities that are kept.
+    /// `includes` and `excludes` are weighed with the capabilities that are kept; `SCMP_ACT_NOTIFY` is
+    /// [`SeccompAction::Notify`], and `listenerPath` is not looked at.
     #[cfg(feature = "serde")]
     Json(String),
     /// Opts out: all system calls of the kernel, of all ABIs.
