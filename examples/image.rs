@@ -166,7 +166,7 @@ fn start(store: &Store, name: &str, options: &[&str]) -> Fallible<u8> {
         None => (options, &[][..]),
     };
     let mut root = RootFs::image(store, name)?;
-    let mut volumes = Vec::new();
+    let mut volumes = store.declared_volumes(name)?; // first, so that one that is named hides it
     let mut keep = None;
     for pair in options.chunks(2) {
         match pair {

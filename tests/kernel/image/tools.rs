@@ -25,6 +25,7 @@ const TOOLS: &[Need] = &[
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("image::tools::umoci_skopeo_podman_buildah", TOOLS, round_trips),
+        Test::new("image::tools::many_and_large", TOOLS, many_and_large),
         Test::new("image::tools::gnu_tar_formats", &[Need::Root, Need::Program("setfattr")], gnu_tar_formats),
         Test::new("image::tools::bsdtar_formats", &[Need::Root, Need::Program("bsdtar")], bsdtar_formats),
     ]
@@ -186,6 +187,76 @@ fn round_trips() -> Outcome {
     }
     // whatever they keep mounted would be a leak
     shell(at, "for m in $(awk '{print $5}' /proc/self/mountinfo | grep \"^$PWD/\" | sort -r); do umount $m; done")?;
+    Ok(())
+}
+
+/// What a round trip takes that is too much for most: 10,000 files in any run; with `BELLJAR_TEST_LONG` also a file of 1 GiB,
+/// in blocks that differ.
+const MANY: &str = r#"
+    umoci init --layout l && umoci new --image l:v1
+    next() { umoci unpack --image l:v1 b$1 >/dev/null; r=b$1/rootfs; }
+    next 1; mkdir $r/small $r/gone $r/replaced; for i in $(seq 0 99); do mkdir $r/small/$i
+      for j in $(seq 0 99); do echo $i $j > $r/small/$i/$j; done; done
+    ln $r/small/0/0 $r/small/99/elsewhere; ln $r/small/0/0 $r/linked; echo old > $r/replaced/old
+    touch -d @1500000000.123456789 $r/small/1/1; chown 7:8 $r/small/2/2; chmod 4711 $r/small/3/3
+    setfattr -n user.note -v 'a b' $r/small/4/4; cp /bin/true $r/capable
+    setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 $r/capable
+    umoci repack --image l:v1 b1 >/dev/null; rm -rf b1
+    next 2; rm -r $r/gone $r/small/5? $r/replaced; mkdir $r/replaced; echo new > $r/replaced/new
+    if [ -n "$LARGE" ]; then cp large $r/large; fi
+    umoci repack --image l:v1 b2 >/dev/null; rm -rf b2
+    next 3; ln $r/small/0/0 $r/small/0/again; rm $r/small/6/?; : > $r/small/6/7; chmod 700 $r/small/7
+    umoci repack --image l:v1 b3 >/dev/null; rm -rf b3; umoci unpack --image l:v1 whole >/dev/null"#;
+
+fn many_and_large() -> Outcome {
+    let dir = TempDir::new()?;
+    let at = dir.path();
+    let long = std::env::var_os("BELLJAR_TEST_LONG").is_some();
+    if long {
+        let mut file = std::io::BufWriter::new(File::create(at.join("large"))?);
+        let mut block = vec![0u8; 1 << 20];
+        let mut state = 1u64;
+        for number in 0..1024u64 {
+            // a quarter of each block is anew, so that it is no repetition, and packs like programs do
+            for byte in &mut block[..1 << 18] {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(number | 1);
+                *byte = (state >> 56) as u8;
+            }
+            std::io::Write::write_all(&mut file, &block)?;
+        }
+    }
+    let made = format!("{}{MANY}", if long { "LARGE=1\n" } else { "LARGE=\n" });
+    let started = std::time::Instant::now();
+    shell(at, &made)?;
+    let built = started.elapsed();
+    let (whole, store) = (at.join("whole/rootfs"), Store::open(at.join("store"))?);
+    let started = std::time::Instant::now();
+    let import = Import::oci_layout(at.join("l")).reference("v1").devices(Devices::Create);
+    store.import(import, "app:1")?;
+    let imported = started.elapsed();
+    let mounted = Mounted::new(&store, "app:1", at.join("m1"))?;
+    assert_same("umoci unpack", &whole, &mounted.0)?;
+    drop(mounted);
+    // and on: committed, exported, and unpacked by them
+    let upper = at.join("upper");
+    let root = RootFs::image(&store, "app:1")?.upper(Upper::Persist(upper.clone()));
+    let sandbox = with_programs(Sandbox::builder(root)).build()?;
+    let script = "cd /small; rm -r 1?; for i in 20 21 22; do for j in $(seq 0 99); do echo more >> $i/$j; done; done; \
+                  ln 0/0 30/new; mv 40 /moved; [ ! -e /large ] || printf end >> /large";
+    assert!(sandbox.status(&sh(script))?.success());
+    drop(sandbox);
+    store.commit(Commit::upper(&upper).parent("app:1"), "app:2")?;
+    let started = std::time::Instant::now();
+    store.export_oci("app:2", at.join("out"), Compression::Gzip)?;
+    let exported = started.elapsed();
+    shell(at, "rm -rf whole b? l; umoci unpack --image out:2 theirs >/dev/null")?;
+    let mounted = Mounted::new(&store, "app:2", at.join("m2"))?;
+    assert_same("umoci unpack of app:2", &at.join("theirs/rootfs"), &mounted.0)?;
+    drop(mounted);
+    if long {
+        assert!(store.verify()?.is_empty());
+        println!("built in {built:.1?}, imported in {imported:.1?}, exported in {exported:.1?}");
+    }
     Ok(())
 }
 
