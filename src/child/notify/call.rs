@@ -214,7 +214,7 @@ impl fmt::Display for Notification {
 impl Drop for Notification {
     fn drop(&mut self) {
         if !self.answered {
-            // ENOENT: it is gone; EINTR cannot follow twice on nothing
+            // ENOENT: it is gone, which is as good; a signal of the host process may come in between, but not for ever
             for _ in 0..8 {
                 match self.shared.listener.respond(self.notice.id, Response::Errno(Errno::EPERM)) {
                     Err(Errno::EINTR) => {}
