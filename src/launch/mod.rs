@@ -18,6 +18,7 @@ mod handshake;
 mod id_map;
 mod image;
 mod low;
+mod owner;
 mod trees;
 
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::{Errno, socket};
 use groups::Groups;
 use low::Low;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -133,13 +135,18 @@ pub(crate) fn launch(program: &Program, without: u32) -> Result<Running> {
             Op::MapIds { uid, gid, deny_setgroups, helper } => {
                 id_map::write(launch.pid()?, uid, gid, deny_setgroups != 0, helper != 0)
             }
-            Op::Tree { path, dev, ino, kind, recursive, idmap, to } => {
-                trees::clone(path, (dev, ino, kind), recursive != 0, trees::IdMapping::of(idmap), launch.pid()?).map(
-                    |tree| {
-                        launch.notes.extend(tree.note);
-                        launch.trees.push((to, tree.fd));
-                    },
-                )
+            Op::Tree { path, dev, ino, kind, recursive, idmap, maps, to } => {
+                let pid = launch.pid()?;
+                let mut maps = maps.iter().map(CStr::to_bytes);
+                let through = || match (maps.next(), maps.next()) {
+                    (Some(uid), Some(gid)) => owner::namespace(image, uid, gid),
+                    _ => owner::of(pid),
+                };
+                let idmap = trees::IdMapping::of(idmap);
+                trees::clone(path, (dev, ino, kind), recursive != 0, idmap, through).map(|tree| {
+                    launch.notes.extend(tree.note);
+                    launch.trees.push((to, tree.fd));
+                })
             }
             _ => break, // from here on by the shim
         };

@@ -36,13 +36,13 @@ pub(super) struct Tree {
 }
 
 /// Clones the tree at `path`, whose root must be this inode (device, number, `S_IF…`), with its ids
-/// mapped as in the user namespace of `pid`.
+/// mapped as in the user namespace that `through` opens.
 pub(super) fn clone(
     path: &CStr,
     expected: (u64, u64, u32),
     recursive: bool,
     ids: IdMapping,
-    pid: i32,
+    through: impl FnOnce() -> Result<File, Failure>,
 ) -> Result<Tree, Failure> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive;
@@ -56,19 +56,21 @@ pub(super) fn clone(
     if ids == IdMapping::No {
         return Ok(Tree { fd, note: None });
     }
-    let user = format!("/proc/{pid}/ns/user");
-    let user = File::open(&user).map_err(|e| Failure(Errno(e.raw_os_error().unwrap_or(libc::EIO)), user))?;
+    let user = match through() {
+        Ok(user) => user,
+        Err(Failure(errno, _)) if ids == IdMapping::Preferred => {
+            return Ok(Tree { fd, note: Some(unmapped(path, errno)) });
+        }
+        Err(failure) => return Err(failure),
+    };
     let attr = MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd: user.as_raw_fd() as u64, ..MountAttr::default() };
     match call::mount_setattr(fd.as_raw_fd(), c"", AT_EMPTY_PATH | recursive, &attr) {
         Ok(_) => Ok(Tree { fd, note: None }),
-        Err(errno) if ids == IdMapping::Preferred => {
-            let note = format!(
-                "{} is not id-mapped ({}): files of the host's root belong to nobody inside",
-                path.to_string_lossy(),
-                errno.name()
-            );
-            Ok(Tree { fd, note: Some(note) })
-        }
+        Err(errno) if ids == IdMapping::Preferred => Ok(Tree { fd, note: Some(unmapped(path, errno)) }),
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn unmapped(path: &CStr, errno: Errno) -> String {
+    format!("{} is not id-mapped ({}): its files have the ids of the host", path.to_string_lossy(), errno.name())
 }

@@ -24,11 +24,15 @@ const LINKS: [(&str, &CStr); 6] = [
 
 /// What the plan needs to know of the sandbox.
 #[derive(Clone, Copy)]
-pub(crate) struct Context {
+pub(crate) struct Context<'a> {
     /// The parent may clone trees of the host, and map their ids.
     pub by_parent: bool,
     /// Whether there is an id map to map ids through.
     pub has_id_map: bool,
+    /// The kernel and the caller can map the owners of binds.
+    pub may_map_owners: bool,
+    /// The sandbox's ids, when it is spawned.
+    pub outside: Option<&'a Outside>,
 }
 
 impl Mounts {
@@ -41,7 +45,7 @@ impl Mounts {
         }
     }
 
-    pub(crate) fn check(&self, context: Context, defects: &mut Vec<Defect>) {
+    pub(crate) fn check(&self, context: Context<'_>, defects: &mut Vec<Defect>) {
         for mount in &self.0 {
             mount.check(context, defects);
         }
@@ -116,13 +120,13 @@ impl Mounts {
         Ok(())
     }
 
-    pub(crate) fn lower(&self, context: Context, builder: &mut Builder) -> Result<()> {
+    pub(crate) fn lower(&self, context: Context<'_>, builder: &mut Builder) -> Result<()> {
         self.0.iter().try_for_each(|mount| mount.lower(context, builder))
     }
 }
 
 impl Mount {
-    fn check(&self, context: Context, defects: &mut Vec<Defect>) {
+    fn check(&self, context: Context<'_>, defects: &mut Vec<Defect>) {
         check_guest(&self.target, "the target of a mount", defects);
         let root = self.target.components().all(|c| !matches!(c, std::path::Component::Normal(_)));
         if root && !matches!(self.kind, Kind::ReadOnly) {
@@ -134,6 +138,12 @@ impl Mount {
         match &self.kind {
             Kind::Bind { source, .. } => {
                 check_host(source, "the source of a bind", defects);
+                if self.options.ownership == Ownership::Owner && !context.may_map_owners {
+                    defects.push(Defect::new(
+                        format!("the owner of the bind on {:?} cannot be mapped", self.target),
+                        "a new user namespace, and root of the host (not of a container) as the caller; or the bind without map_owner()",
+                    ));
+                }
                 if self.options.idmapped && !(context.has_id_map && context.by_parent) {
                     defects.push(Defect::new(
                         format!("the bind on {:?} cannot be id-mapped", self.target),
@@ -184,7 +194,7 @@ impl Mount {
         }
     }
 
-    fn lower(&self, context: Context, builder: &mut Builder) -> Result<()> {
+    fn lower(&self, context: Context<'_>, builder: &mut Builder) -> Result<()> {
         let set = self.attributes();
         match &self.kind {
             Kind::Bind { source, socket } => return self.lower_bind(source, *socket, context, builder),
@@ -242,7 +252,7 @@ impl Mount {
         all
     }
 
-    fn lower_bind(&self, source: &Path, socket: bool, context: Context, builder: &mut Builder) -> Result<()> {
+    fn lower_bind(&self, source: &Path, socket: bool, context: Context<'_>, builder: &mut Builder) -> Result<()> {
         let fail = |errno| {
             Error::call(
                 format!("open the source {} of the mount on {}", source.display(), self.target.display()),
@@ -258,11 +268,19 @@ impl Mount {
             ));
         }
         let slot = if context.by_parent {
+            let maps = self.owner_maps(source, &stat, context)?;
             // what a store owns is the sandbox's as far as the file system can
             let idmap = match (self.options.idmapped, &self.options.lease) {
                 (true, _) => 1,
                 (false, Some(_)) => 2,
-                (false, None) => 0,
+                (false, None) if maps.is_empty() => 0,
+                (false, None) => {
+                    if self.options.ownership == Ownership::Owner {
+                        1
+                    } else {
+                        2
+                    }
+                }
             };
             let to = builder.promise();
             builder.parent_op(Op::Tree {
@@ -272,6 +290,7 @@ impl Mount {
                 kind: stat.kind(),
                 recursive: 1,
                 idmap,
+                maps: Strings(&maps),
                 to,
             });
             to
@@ -298,7 +317,27 @@ impl Mount {
         Ok(())
     }
 
-    fn lower_dev(&self, context: Context, builder: &mut Builder) -> Result<()> {
+    /// Through which maps the owner of the source is seen; nothing for the ids as they are.
+    fn owner_maps(&self, source: &Path, stat: &Statx, context: Context<'_>) -> Result<Vec<u8>> {
+        let options = &self.options;
+        let wanted = match options.ownership {
+            Ownership::Owner => true,
+            Ownership::IfWritten => !options.read_only && matches!(stat.kind(), S_IFDIR | S_IFREG),
+            Ownership::AsIs => false,
+        };
+        let Some(outside) = context.outside.filter(|_| wanted && context.may_map_owners) else { return Ok(Vec::new()) };
+        if options.idmapped || options.lease.is_some() {
+            return Ok(Vec::new());
+        }
+        if options.ownership == Ownership::Owner && stat.uid == 0 {
+            let what = format!("map the owner of {}: it belongs to the host's root", source.display());
+            return Err(Error::new(ErrorKind::InvalidSpec, what)
+                .with_hint("a source that another user owns; the host's root is never made the sandbox's"));
+        }
+        Ok(owner::maps((stat.uid, stat.gid), outside).map_or_else(Vec::new, strings))
+    }
+
+    fn lower_dev(&self, context: Context<'_>, builder: &mut Builder) -> Result<()> {
         let options = tmpfs_options(Bytes::kib(64), 64, 0o755);
         let set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         self.new_fs(c"tmpfs", &options, set, 0, builder);

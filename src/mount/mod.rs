@@ -1,10 +1,13 @@
 //! The mount plan: what is mounted where in the new root, in order.
 
 mod lower;
+mod owner;
 mod rights;
 mod standard;
 
 pub(crate) use lower::Context;
+pub(crate) use owner::Outside;
+use owner::Ownership;
 pub(crate) use rights::Right;
 
 use crate::handle::Lease;
@@ -50,6 +53,7 @@ pub(crate) struct Options {
     pub suid: bool,
     pub dev: bool,
     pub idmapped: bool,
+    pub ownership: Ownership,
     pub or_empty: bool,
     pub subset: ProcSubset,
     pub hide_pids: Option<HidePids>,
@@ -116,6 +120,9 @@ impl Mount {
     /// A file or directory of the host, with what is mounted below it. Writable unless
     /// [`read_only`](Mount::read_only); hides what the root has there. A relative source
     /// is taken from the working directory of `build`.
+    ///
+    /// In a sandbox of root's, who owns the source of a writable bind is root inside, unless that is the host's root:
+    /// [`map_owner`](Mount::map_owner), [`keep_owner`](Mount::keep_owner).
     ///
     /// A UNIX socket is refused here: connecting needs no write access, so a read-only
     /// bind would not protect what listens on it. See [`socket`](Mount::socket). So is a directory below which
@@ -206,9 +213,27 @@ impl Mount {
 
     /// Maps ids through the sandbox's map, so that the host's root is root inside and what
     /// the sandbox writes belongs to the host's ids (Linux 5.12; needs CAP_SYS_ADMIN, a new
-    /// user namespace, and a file system that supports it). For binds.
+    /// user namespace, and a file system that supports it). For binds. Opts out of a protection if the bind can be written: what the payload
+    /// leaves there with a set-uid bit is the host's root's.
     pub fn idmapped(mut self) -> Self {
         self.options.idmapped = true;
+        self
+    }
+
+    /// Makes the owner of the source root inside, and what root inside writes the owner's: for root's sandboxes, whose ids are
+    /// otherwise strangers to the host. It is the default of a bind that can be written, where it can be had; here it is required, and for read-only binds too. All other
+    /// ids stay as they are (Linux 5.12, a file system that supports it).
+    ///
+    /// What is private to the owner can then be read, and what the payload leaves with a set-uid bit is the owner's. The host's
+    /// root is never made root inside: a source that it owns stays as it is, which is an error here.
+    pub fn map_owner(mut self) -> Self {
+        self.options.ownership = Ownership::Owner;
+        self
+    }
+
+    /// Leaves the ids of a bind as they are: what is written belongs to the sandbox's ids of the host.
+    pub fn keep_owner(mut self) -> Self {
+        self.options.ownership = Ownership::AsIs;
         self
     }
 

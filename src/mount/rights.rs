@@ -84,6 +84,9 @@ impl Mounts {
                 Kind::Cgroup => all.push(("cgroup-files", format!("control groups on {at}"))),
                 _ => {}
             }
+            if options.idmapped && !options.read_only {
+                all.push(("bind-ownership", format!("what root inside writes on {at} belongs to the host's root")));
+            }
             if options.suid {
                 all.push(("nosuid", format!("set-uid programs of {at} take effect, if new privileges are allowed")));
             }

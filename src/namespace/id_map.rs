@@ -58,8 +58,8 @@ impl IdMap {
     /// kernel counts by user (keys, inotify, message queues) is counted by sandbox. 4094 at a time, between 1879113728 and
     /// 2147352575; leased by a lock on `/run/belljar-ids` that ends with the sandbox, also when the host process is killed.
     ///
-    /// Not for roots with [`Upper::Persist`](crate::Upper::Persist), nor for binds that the payload is to write: another
-    /// spawn has other ids. Not the default for that reason.
+    /// It costs a spawn 4 µs, 14 with 500 sandboxes alive. Not for roots with [`Upper::Persist`](crate::Upper::Persist), nor for
+    /// binds of root's directories that the payload is to write: another spawn has other ids. Not the default for that reason.
     pub fn distinct() -> IdMap {
         IdMap { kind: Kind::Distinct, allow_host_root: false }
     }

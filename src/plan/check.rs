@@ -5,7 +5,7 @@ use crate::enforce::Enforcement;
 use crate::error::{Defect, Error, Result};
 use crate::host::Host;
 use crate::host::cgroups::{Hierarchy, visible};
-use crate::mount::{Context, Mounts, Right};
+use crate::mount::{Context, Mounts, Outside, Right};
 use crate::namespace::{Namespaces, Pid, Resolved, User, Uts};
 use crate::process::Init;
 use crate::program::op::without;
@@ -122,8 +122,19 @@ impl Template {
         self.host.may_mount && self.ids.is_some() && without & without::MOUNT_API == 0
     }
 
-    pub fn context(&self, without: u32) -> Context {
-        Context { by_parent: self.by_parent(without), has_id_map: self.ids.is_some() }
+    pub fn context(&self, without: u32) -> Context<'static> {
+        let (by_parent, has_id_map) = (self.by_parent(without), self.ids.is_some());
+        let initial = [&self.host.uids, &self.host.gids].iter().all(|ids| ids.as_slice() == [(0, u32::MAX)]);
+        let may_map_owners =
+            by_parent && has_id_map && initial && self.host.may_map && without & without::IDMAPPED == 0;
+        Context { by_parent, has_id_map, may_map_owners, outside: None }
+    }
+
+    /// The sandbox's ids, as the host knows them.
+    pub fn outside(&self, ids: Option<&Resolved>) -> Option<Outside> {
+        let root = self.source(ids, 0).owner?;
+        let ranges = |ranges: &[crate::namespace::IdRange]| ranges.iter().map(|r| (r.outside, r.count)).collect();
+        ids.map(|ids| Outside { root, uids: ranges(&ids.uids), gids: ranges(&ids.gids) })
     }
 
     /// The id map, as first inside, first outside, count.

@@ -6,6 +6,7 @@ use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::host::sockets;
 use crate::id::c_path;
+use crate::mount::Context;
 use crate::namespace::{Lease, MountNamespace, Powers, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
 use crate::program::{Builder, Op, Program, op};
@@ -71,7 +72,9 @@ pub(crate) fn compile(
         // what listens on the host is not part of its files
         sockets.iter().for_each(|socket| builder.op(Op::Mask { path: &c_path(socket) }));
     }
-    mounts.lower(template.context(without), &mut builder)?;
+    let outside = template.outside(ids);
+    let context = Context { outside: outside.as_ref(), ..template.context(without) };
+    mounts.lower(context, &mut builder)?;
     root.lower_end(&mut builder);
     if !early {
         namespaces.lower_network(&mut builder);

@@ -137,9 +137,10 @@ impl Display for Op<'_> {
             Op::GroupJoin { path, v2 } => {
                 write!(f, "be born in {}{}", show(path), on(v2, " (CLONE_INTO_CGROUP)"))
             }
-            Op::Tree { path, recursive, idmap, to, .. } => {
+            Op::Tree { path, recursive, idmap, maps, to, .. } => {
                 let (recursive, idmap) =
                     (on(recursive, " with its submounts"), on(idmap, ", ids mapped into the sandbox"));
+                let idmap = if maps.iter().next().is_some() { ", its owner as the sandbox's root" } else { idmap };
                 write!(f, "clone the host's mount at {}{recursive}{idmap} into slot {to}", show(path))
             }
             Op::Join { kind, name, .. } | Op::JoinFirst { kind, name, .. } => {

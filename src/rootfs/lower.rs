@@ -6,7 +6,7 @@ use super::*;
 use crate::error::{Defect, Error, ErrorKind, Result};
 use crate::handle::Fd;
 use crate::id::{absolute, c_path, check_host};
-use crate::program::{Builder, Op, Slot, op};
+use crate::program::{Builder, Op, Slot, Strings, op};
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{call, path};
 use crate::sys::{Errno, socket};
@@ -309,6 +309,7 @@ fn tree(source: &Path, how: Source, recursive: bool, builder: &mut Builder) -> R
     let to = builder.promise();
     let path = &c_path(source);
     builder.parent_op(Op::Tree {
+        maps: Strings(b""),
         path,
         dev: stat.dev(),
         ino: stat.ino,

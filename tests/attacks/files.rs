@@ -22,6 +22,11 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::files_device_nodes", USER, device_nodes),
         Test::new("attacks::files_handles", USER, handles),
         Test::new("attacks::files_planted_setuid", USER, planted_setuid),
+        Test::new(
+            "attacks::files_planted_for_an_owner",
+            &[Need::Root, Need::UserNamespaces, Need::Kernel(5, 12)],
+            planted_for_an_owner,
+        ),
         Test::new("attacks::files_overlay_attributes", OVERLAY, overlay_attributes),
         Test::new("attacks::files_socket_in_a_bind", USER, socket_in_a_bind),
         Test::new("attacks::files_sockets_of_the_host_root", USER, sockets_of_the_host_root),
@@ -327,6 +332,64 @@ fn planted_setuid() -> Fallible<()> {
     );
     let found = std::fs::metadata(dir.path().join("planted"))?;
     assert_ne!(found.uid(), 0, "root's: {:o}", found.mode());
+    Ok(())
+}
+
+/// A bind is seen by the payload as its owner sees it, and never as the host's root does.
+fn planted_for_an_owner() -> Fallible<()> {
+    use std::os::unix::fs::chown;
+    const OWNER: u32 = 54_321;
+    const ROOT_INSIDE: u32 = 1_879_048_192;
+    let run = |owner: u32, mount: fn(Mount) -> Mount| -> Fallible<(Seen, u32, u32)> {
+        let dir = TempDir::new()?;
+        for (name, id) in [("own", owner), ("root", 0), ("other", OWNER + 1)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "x")?;
+            chown(&path, Some(id), Some(id))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        }
+        chown(dir.path(), Some(owner), Some(owner))?;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+        let sandbox = bare().mount(mount(Mount::bind(dir.path(), "/bind"))).build()?;
+        let child = sandbox.spawn(&payload(&["sleep=60"]))?;
+        assert!(child.notes().iter().all(|note| !note.contains("id-mapped")), "{:?}", child.notes());
+        let attempts = [
+            "plant-setuid=/bind/planted",
+            "open-read=/bind/own",
+            "open-write=/bind/root",
+            "open-read=/bind/root",
+            "open-read=/bind/other",
+        ];
+        let seen = attack(&sandbox, &attempts)?;
+        let found = std::fs::metadata(dir.path().join("planted"));
+        let (uid, gid) = found.map_or((u32::MAX, u32::MAX), |found| (found.uid(), found.gid()));
+        Ok((seen, uid, gid))
+    };
+    let foreign =
+        [("open-write=/bind/root", "EACCES"), ("open-read=/bind/root", "EACCES"), ("open-read=/bind/other", "EACCES")];
+    let own = "open-read=/bind/own";
+    // the owner's, and readable; nobody else's, root's least of all
+    let (seen, uid, gid) = run(OWNER, |mount| mount)?;
+    expect(&seen, &[&foreign[..], &[(own, "ok"), ("plant-setuid=/bind/planted", "ok")]].concat());
+    assert_eq!((uid, gid), (OWNER, OWNER));
+    // a source of the host's root: as it is
+    let (seen, uid, gid) = run(0, |mount| mount)?;
+    expect(&seen, &[&foreign[..], &[(own, "EACCES"), ("plant-setuid=/bind/planted", "ok")]].concat());
+    assert_eq!((uid, gid), (ROOT_INSIDE, ROOT_INSIDE));
+    // controls: the opt-out, and a bind that cannot be written, which shows nothing private
+    let (seen, uid, _) = run(OWNER, Mount::keep_owner)?;
+    expect(&seen, &[&foreign[..], &[(own, "EACCES"), ("plant-setuid=/bind/planted", "ok")]].concat());
+    assert_eq!(uid, ROOT_INSIDE);
+    let (seen, ..) = run(OWNER, Mount::read_only)?;
+    expect(&seen, &[(own, "EACCES"), ("plant-setuid=/bind/planted", "EROFS|EACCES")]);
+    let (seen, ..) = run(OWNER, |mount| mount.read_only().map_owner())?;
+    expect(&seen, &[(own, "ok"), ("plant-setuid=/bind/planted", "EROFS|EACCES")]);
+    // required of a source that root owns, or of ids that cannot be mapped: an error
+    let error = refused(bare().mount(Mount::bind("/usr", "/bind").map_owner()).build()?.spawn(&payload(&[])))?;
+    assert_kind(&error, belljar::ErrorKind::InvalidSpec);
+    let inherited = belljar::Namespaces::isolated().user(belljar::User::Inherit);
+    let error = refused(bare().namespaces(inherited).mount(Mount::bind("/usr", "/bind").map_owner()).build())?;
+    assert_kind(&error, belljar::ErrorKind::InvalidSpec);
     Ok(())
 }
 

@@ -207,6 +207,8 @@ fn enforcement_report() -> Fallible<()> {
     }
     let child = with_programs(bare()).build()?.spawn(&sh("sleep 60"))?;
     assert!(child.enforcement().iter().count() >= report.iter().count());
+    let root = nix::unistd::geteuid().is_root();
+    let mapped = || if root { Mount::bind("/etc", "/x").idmapped() } else { Mount::bind("/etc", "/x") };
     let new = Security::new;
     let spaces = Namespaces::isolated;
     for (builder, name) in [
@@ -232,6 +234,8 @@ fn enforcement_report() -> Fallible<()> {
         (bare().mounts(Mounts::none().mount(Mount::proc("/proc"))), "proc-masks"),
         (bare().mount(Mount::bind("/etc", "/x")), "read-only-binds"),
         (bare().mount(Mount::bind("/etc", "/x").read_only().allow_suid()), "nosuid"),
+        // only root's can be mapped at all
+        (bare().mount(mapped()), if root { "bind-ownership" } else { "read-only-binds" }),
         (bare().mount(Mount::bind("/etc", "/x").read_only().allow_devices()), "nodev"),
         (bare().mount(Mount::socket("/run/s", "/x")), "sockets"),
         (Sandbox::builder(RootFs::inherit()), "root"),

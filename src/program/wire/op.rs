@@ -130,8 +130,8 @@ ops! { 'a;
     /// setns into a namespace of the caller's own user namespace, before a new one is made.
     JoinFirst = 4 { kind: u64, fd: Slot, name: &'a CStr }
     /// Clone a tree of the host (`kind` is S_IFMT bits) and map its ids into the sandbox
-    /// (`idmap`: 0 no, 1 yes, 2 if the file system can).
-    Tree = 3 { path: &'a CStr, dev: u64, ino: u64, kind: u32, recursive: u32, idmap: u32, to: Slot }
+    /// (`idmap`: 0 no, 1 yes, 2 if the file system can), or by `maps` of its own: those of uid and gid.
+    Tree = 3 { path: &'a CStr, dev: u64, ino: u64, kind: u32, recursive: u32, idmap: u32, maps: Strings<'a>, to: Slot }
 
     // ---- control groups, by the parent -----------------------------------------
     /// Let a v2 group hand down controllers; where the caller's own process is in the way, it
