@@ -7,8 +7,10 @@ use super::parse;
 use super::place::Places;
 use crate::sys::Errno;
 use crate::units::Bytes;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The sandbox's group in each hierarchy that it is in; removed when dropped.
@@ -17,7 +19,17 @@ pub(crate) struct Group {
     pub(super) members: Vec<Member>,
     /// The sizes that are limited.
     pub(super) huge_pages: Vec<Bytes>,
+    oom: Option<OomCounter>,
     files: Files,
+}
+
+/// Counts the processes that the kernel has ended for want of memory. Open from the start: at the end the host may have no descriptor
+/// left, and a verdict would lack its evidence.
+#[derive(Clone, Debug)]
+struct OomCounter {
+    file: Arc<File>,
+    /// What does not count.
+    before: u64,
 }
 
 /// The group in one hierarchy.
@@ -41,11 +53,28 @@ impl Group {
             let place = places.places.iter().find(|place| directory.path().parent() == Some(&place.parent))?;
             Some(Member { v2: place.v2, controllers: place.controllers.clone(), directory })
         };
-        Group {
+        let mut group = Group {
             members: made.into_iter().filter_map(member).collect(),
             huge_pages: places.huge_pages.clone(),
+            oom: None,
             files: Files::default(),
-        }
+        };
+        group.oom = group.oom_counter();
+        group
+    }
+
+    /// For a process that has entered the sandbox: the evidence of its end from now on, and nothing of the groups.
+    pub fn of_one_that_entered(&self) -> Group {
+        let before = self.oom_kills().unwrap_or_default();
+        Group { oom: self.oom.clone().map(|oom| OomCounter { before, ..oom }), ..Group::default() }
+    }
+
+    fn oom_counter(&self) -> Option<OomCounter> {
+        let member = self.of(Controller::Memory)?;
+        // v2: of this group alone, Linux 5.2; v1 counts since 4.13
+        let files: &[_] = if member.v2 { &["memory.events.local", "memory.events"] } else { &["memory.oom_control"] };
+        let file = files.iter().find_map(|name| File::open(member.file(name)).ok())?;
+        Some(OomCounter { file: file.into(), before: 0 })
     }
 
     /// The group that a controller is in.
@@ -101,13 +130,10 @@ impl Group {
 
     /// How many of its processes the kernel has ended for want of memory.
     pub fn oom_kills(&self) -> Option<u64> {
-        let member = self.of(Controller::Memory)?;
-        if !member.v2 {
-            return keyed(&member.file("memory.oom_control"), "oom_kill"); // Linux 4.13
-        }
-        // of this group alone, Linux 5.2
-        keyed(&member.file("memory.events.local"), "oom_kill")
-            .or_else(|| keyed(&member.file("memory.events"), "oom_kill"))
+        let OomCounter { file, before } = self.oom.as_ref()?;
+        let mut text = [0; 1024];
+        let len = file.read_at(&mut text, 0).ok()?; // ENODEV: the group is gone
+        Some(parse::value(&String::from_utf8_lossy(&text[..len]), "oom_kill")?.saturating_sub(*before))
     }
 }
 

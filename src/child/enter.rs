@@ -12,9 +12,13 @@ use crate::plan::compile_entry;
 use crate::process::{Command, Init};
 use crate::rootfs::Kept;
 use crate::security::Security;
+#[cfg(feature = "tokio")]
+use crate::sys::Errno;
 use crate::sys::socket;
 use crate::testing;
 use std::os::fd::AsFd;
+#[cfg(feature = "tokio")]
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long after the end of a process its report may take: the init of its sandbox has only to reap it.
@@ -28,7 +32,9 @@ impl Child {
     /// The handle is one of that process alone: waiting, signals, limits and the exit are its own;
     /// dropping it kills the process group that it leads, and no other. Calls that its filter leaves to the host
     /// come by `notifications` of its own. It ends with
-    /// the sandbox, also when that ends because its payload exits. It can be entered no further.
+    /// the sandbox, also when that ends because its payload exits. It can be entered no further. Its pidfd tells of the end a
+    /// moment before the init has reported it: [`try_wait`](Child::try_wait) may still give `None` then, and
+    /// [`wait_timeout`](Child::wait_timeout) waits for the report.
     ///
     /// # Errors
     /// [`ErrorKind::NotSupported`] under [`Init::Payload`], whose init is not ours;
@@ -68,11 +74,28 @@ impl Child {
         }
         let (program, streams) =
             compile_entry(&self.template, command, tighter, testing::disabled(), testing::fault())?;
+        let group = self.group.of_one_that_entered();
         let running = launch::enter(self.control.as_fd(), &program)?;
         let mut child = Child::new(running, streams, Kept::default(), &self.template, command, self.without);
         child.entered = true;
+        child.group = group;
         child.notifications = child.notifications.take().map(Notifications::of_one_that_entered);
         Ok(child)
+    }
+
+    /// The socket on which the end of a process that has entered is reported, for a reactor: what is told of the end by
+    /// the pidfd is told once, and may be before there is a report.
+    #[cfg(feature = "tokio")]
+    pub(super) fn report_fd(&self) -> Result<Option<OwnedFd>> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|e| Errno(e.raw_os_error().unwrap_or(libc::EIO)));
+        let copy = self.entered.then(|| copy(&self.control)).transpose();
+        copy.map_err(|errno| Error::call("copy the control socket", errno))
+    }
+
+    /// Whether the end has been seen, and not what the init says of it.
+    #[cfg(feature = "tokio")]
+    pub(super) fn awaits_report(&self) -> bool {
+        self.ended.is_some() && self.exit.is_none()
     }
 
     /// Whether there is all that will be said of the end of a process that has entered: its init reports it only

@@ -1,7 +1,7 @@
 //! What a payload writes, line by line, while it runs.
 
 use super::Child;
-use super::output::{fail, read_rest, read_some};
+use super::output::{fail, read_rest, read_some, unblock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::socket;
 use crate::units::Bytes;
@@ -90,6 +90,8 @@ impl Child {
             return Err(Error::new(ErrorKind::InvalidSpec, "read lines of at most 0 bytes").with_hint("1 or more"));
         }
         let pidfd = self.duplicate_pidfd()?;
+        self.stdout.iter().try_for_each(unblock)?;
+        self.stderr.iter().try_for_each(unblock)?;
         let source = |stream, pipe| Source { stream, pipe, partial: Vec::new(), dropping: false };
         let sources = [source(Stream::Stdout, self.stdout.take()), source(Stream::Stderr, self.stderr.take())];
         Ok(Lines { pidfd, sources, ready: VecDeque::new(), max: usize::try_from(max.get()).unwrap_or(usize::MAX) })
@@ -131,7 +133,7 @@ impl Lines {
                 if ended {
                     read_rest(&pipe, |some| source.split(some, self.max, &mut self.ready))?;
                 } else if is_ready {
-                    over = read_some(&pipe, |some| source.split(some, self.max, &mut self.ready))? == 0;
+                    over = read_some(&pipe, |some| source.split(some, self.max, &mut self.ready))? == Some(0);
                 }
                 match over {
                     true => source.finish(&mut self.ready),

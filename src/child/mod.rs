@@ -296,16 +296,20 @@ impl Child {
     /// [`sweep`](crate::sweep) finds them empty. Gives the pidfd.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when the sandbox has ended.
+    /// [`ErrorKind::NotFound`] when the sandbox has ended; [`ErrorKind::Busy`] when the shim reads nothing any more; `EMFILE`.
+    /// The handle is dropped with the error.
     pub fn detach(mut self) -> Result<OwnedFd> {
+        // first what may fail: once it is let go, nobody could end it
+        let pidfd = self.duplicate_pidfd()?;
         if self.init == Init::Shim {
             self.request(Request::Detach).map_err(|errno| {
-                Error::call(format!("detach the sandbox {}", self.pid), errno).with_kind(ErrorKind::NotFound)
+                let kind = if errno == Errno::EAGAIN { ErrorKind::Busy } else { ErrorKind::NotFound };
+                Error::call(format!("detach the sandbox {}", self.pid), errno).with_kind(kind)
             })?;
         }
         self.detached = true;
         self.group.keep();
-        self.duplicate_pidfd()
+        Ok(pidfd)
     }
 
     fn duplicate_pidfd(&self) -> Result<OwnedFd> {

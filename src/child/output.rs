@@ -4,6 +4,7 @@ use super::{Child, Exit, KillScope, Verdict};
 use crate::error::{Error, Result};
 use crate::program::cause;
 use crate::sys::{Errno, socket};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 
@@ -66,6 +67,7 @@ impl Child {
         self.stdin = None;
         self.notifications = None;
         let mut pipes = [self.stdout.take(), self.stderr.take()];
+        pipes.iter().flatten().try_for_each(unblock)?;
         let mut texts = [Collected::new(self.output_max), Collected::new(self.output_max)];
         let mut killed = false;
         while pipes.iter().any(Option::is_some) {
@@ -80,7 +82,7 @@ impl Child {
                 if ended {
                     read_rest(reader, |some| text.push(some))?;
                     *pipe = None;
-                } else if ready && read_some(reader, |some| text.push(some))? == 0 {
+                } else if ready && read_some(reader, |some| text.push(some))? == Some(0) {
                     *pipe = None;
                 }
             }
@@ -93,16 +95,24 @@ impl Child {
     }
 }
 
-/// One read of a pipe that is readable; 0 at its end.
-pub(super) fn read_some(mut pipe: &PipeReader, take: impl FnOnce(&[u8])) -> Result<usize> {
+/// Has reads of a pipe wait for nothing. That it was readable is no promise: the payload may open its end for reading
+/// (`/proc/self/fd/1`, if the pipe is its uid's) and take back what it has written.
+pub(super) fn unblock(pipe: &PipeReader) -> Result<()> {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| fail("read", Errno(errno as i32)))?;
+    Ok(())
+}
+
+/// One read of a pipe that does not block; 0 at its end, `None` when there is nothing.
+pub(super) fn read_some(mut pipe: &PipeReader, take: impl FnOnce(&[u8])) -> Result<Option<usize>> {
     let mut buffer = [0u8; 16 * 1024];
     loop {
         match pipe.read(&mut buffer) {
             Ok(n) => {
                 take(&buffer[..n]);
-                return Ok(n);
+                return Ok(Some(n));
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) => return Err(fail("read", Errno(e.raw_os_error().unwrap_or(libc::EIO)))),
         }
     }
@@ -113,11 +123,10 @@ pub(super) fn read_some(mut pipe: &PipeReader, take: impl FnOnce(&[u8])) -> Resu
 pub(super) fn read_rest(pipe: &PipeReader, mut take: impl FnMut(&[u8])) -> Result<()> {
     let mut left = socket::readable_bytes(pipe.as_fd()).map_err(|errno| fail("read", errno))?;
     while left > 0 {
-        let n = read_some(pipe, |some| take(&some[..some.len().min(left)]))?;
-        if n == 0 {
-            return Ok(());
+        match read_some(pipe, |some| take(&some[..some.len().min(left)]))? {
+            None | Some(0) => return Ok(()),
+            Some(n) => left = left.saturating_sub(n),
         }
-        left = left.saturating_sub(n);
     }
     Ok(())
 }
@@ -128,7 +137,8 @@ pub(super) fn fail(verb: &str, errno: Errno) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::Collected;
+    use super::{Collected, read_some, unblock};
+    use std::io::Write;
 
     #[test]
     fn a_bound_is_exact() {
@@ -140,5 +150,17 @@ mod tests {
         assert!(!text.exceeded);
         text.push(b"e");
         assert_eq!((text.bytes.as_slice(), text.exceeded), (&b"abcd"[..], true));
+    }
+
+    #[test]
+    fn output_that_is_taken_back_is_not_waited_for() {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        unblock(&reader).expect("it is ours");
+        let mut text = Collected::new(4);
+        writer.write_all(b"ab").expect("there is room");
+        assert_eq!(read_some(&reader, |some| text.push(some)).expect("a read"), Some(2));
+        assert_eq!(read_some(&reader, |some| text.push(some)).expect("a read"), None, "and no wait for more");
+        drop(writer);
+        assert_eq!(read_some(&reader, |some| text.push(some)).expect("a read"), Some(0));
     }
 }

@@ -46,6 +46,8 @@ pub struct AsyncChild {
     pub notifications: Option<AsyncNotifications>,
     /// Deregistered before the child, and with it the pidfd, is dropped.
     end: AsyncFd<OwnedFd>,
+    /// Of a process that has entered: the socket to the init of its sandbox, whose report follows the end.
+    report: Option<AsyncFd<OwnedFd>>,
     child: Child,
 }
 
@@ -60,6 +62,7 @@ impl AsyncChild {
     pub fn new(mut child: Child) -> Result<AsyncChild> {
         in_a_runtime()?;
         let end = reactor::readable(child.duplicate_pidfd()?);
+        let report = child.report_fd()?.map(reactor::readable).transpose();
         let receiver = |pipe: Option<io::PipeReader>| pipe.map(|p| pipe::Receiver::from_owned_fd(p.into())).transpose();
         let sender = |pipe: Option<io::PipeWriter>| pipe.map(|p| pipe::Sender::from_owned_fd(p.into())).transpose();
         Ok(AsyncChild {
@@ -68,6 +71,7 @@ impl AsyncChild {
             stderr: receiver(child.stderr.take()).map_err(register)?,
             notifications: child.notifications.take().map(AsyncNotifications::new).transpose()?,
             end: end.map_err(register)?,
+            report: report.map_err(register)?,
             child,
         })
     }
@@ -101,7 +105,8 @@ impl AsyncChild {
             if let Some(exit) = self.child.try_wait()? {
                 return Poll::Ready(Ok(exit));
             }
-            match self.end.poll_read_ready(context) {
+            let next = self.report.as_ref().filter(|_| self.child.awaits_report()).unwrap_or(&self.end);
+            match next.poll_read_ready(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(register(error))),
                 Poll::Ready(Ok(mut guard)) => match self.child.try_wait()? {
@@ -157,7 +162,7 @@ impl AsyncChild {
         for (pipe, text) in pipes.into_iter().zip(&mut texts) {
             if let Some(pipe) = pipe {
                 // what is in it by now is there at once
-                let pipe = io::PipeReader::from(pipe.into_blocking_fd().map_err(register)?);
+                let pipe = io::PipeReader::from(pipe.into_nonblocking_fd().map_err(register)?);
                 read_rest(&pipe, |some| text.push(some))?;
             }
         }

@@ -136,16 +136,16 @@ fn hear(control: BorrowedFd<'_>, program: &Program, given: &mut Given) -> Result
     let mut packet = [0u8; REPORT_MAX];
     let (len, mut fds) =
         socket::receive(control, &mut packet, true).map_err(|errno| Error::call("hear from the shim", errno))?;
-    let mut process = || {
-        let pidfd = PidFd::from(fds.pop()?);
-        Some(Cloned { pid: pid_of(&pidfd)?, pidfd })
+    let mut process = || match fds.pop().map(PidFd::from) {
+        Some(pidfd) => Ok(Some(Cloned { pid: pid_of(&pidfd)?, pidfd })),
+        None => Ok(None),
     };
     match Report::decode(&packet[..len]) {
         Some(Report::Failed { op, errno, message }) => {
             Err(failure(program, op, Errno(errno), &String::from_utf8_lossy(message)))
         }
-        Some(Report::Started { .. }) => Ok(Heard::Started(process())),
-        Some(Report::Moved) => process().map(Heard::Moved).ok_or_else(|| lost(program)),
+        Some(Report::Started { .. }) => process().map(Heard::Started),
+        Some(Report::Moved) => process()?.map(Heard::Moved).ok_or_else(|| lost(program)),
         Some(Report::Given { what }) => {
             given.take(what, fds.pop().ok_or_else(|| lost(program))?);
             Ok(Heard::Given)
@@ -162,9 +162,12 @@ fn lost(program: &Program) -> Error {
 }
 
 /// The pid of a pidfd, as its fdinfo tells (pidfd_open(2)).
-fn pid_of(pidfd: &PidFd) -> Option<i32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
-    let pid: i32 = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())?;
+fn pid_of(pidfd: &PidFd) -> Result<i32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd());
+    let fail = |errno| Error::call(format!("look up a process in {path}"), errno);
+    let info = std::fs::read_to_string(&path).map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    let pid: i32 = pid.ok_or_else(|| fail(Errno::EIO))?;
     // -1: it has been reaped by now. 0 and less mean others to kill(2), and no process has the largest number.
-    Some(if pid > 0 { pid } else { i32::MAX })
+    Ok(if pid > 0 { pid } else { i32::MAX })
 }

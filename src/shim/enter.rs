@@ -21,7 +21,8 @@ pub const MOST: usize = 64;
 
 /// Those that run: a table that is never touched where nobody enters.
 static mut LIST: [Process; MOST] =
-    [Process { pid: 0, socket: 0, executed: 0, pidfd: 0, wall_end: 0, kill_at: 0, grace: 0, cause: 0 }; MOST];
+    [Process { pid: 0, socket: 0, executed: 0, pidfd: 0, started: 0, wall_end: 0, kill_at: 0, grace: 0, cause: 0 };
+        MOST];
 
 /// Those that run.
 pub struct Entered {
@@ -41,6 +42,7 @@ struct Process {
     /// The pipe that its exec closes, and its pidfd, until it has executed; -1 then.
     executed: i32,
     pidfd: i32,
+    started: u64,
     /// When its wall-clock time is over; 0 is never.
     wall_end: u64,
     /// When its grace is over, once it has been told to end; 0 before.
@@ -118,9 +120,10 @@ impl Entered {
         let _ = call::close(end); // ours: the process has its own
         match split {
             Ok(pid) => {
-                let wall_end = if limits.wall == 0 { 0 } else { limits::now().saturating_add(limits.wall) };
+                let started = limits::now();
+                let wall_end = if limits.wall == 0 { 0 } else { started.saturating_add(limits.wall) };
                 let grace = limits.grace;
-                Ok(Process { pid, socket, executed, pidfd, wall_end, kill_at: 0, grace, cause: cause::NONE })
+                Ok(Process { pid, socket, executed, pidfd, started, wall_end, kill_at: 0, grace, cause: cause::NONE })
             }
             Err(errno) => {
                 let _ = call::close(executed); // ours
@@ -212,7 +215,8 @@ impl Entered {
         };
         state::set_control(process.socket);
         report(Report::Exited { status, cause }, &[]);
-        report(Report::Used(Used::of(usage)), &[]);
+        let wall = limits::now().saturating_sub(process.started) as i64;
+        report(Report::Used(Used { wall, ..Used::of(usage) }), &[]);
         state::set_control(CONTROL);
         process.let_go();
     }

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::harness::{Need, Test};
-use belljar::{Child, ErrorKind, Init, KillScope, Mount, Mounts, Namespaces, Pid, Stdio, Verdict};
+use belljar::{Child, ErrorKind, Init, KillScope, Mount, Mounts, Namespaces, Pid, Verdict};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("child::drop_kills", USER, drop_kills),
         Test::new("child::drop_of_a_payload_as_init", USER, drop_of_a_payload_as_init),
         Test::new("child::detach_outlives_the_handle", USER, detach_outlives_the_handle),
+        Test::new("child::what_cannot_be_detached_is_ended", USER, not_detached),
         Test::new("child::orphans_are_reaped", USER, orphans_are_reaped),
         Test::new("child::output_with_a_grandchild_that_holds_the_pipe", USER, output_with_a_grandchild),
         Test::new("child::output_of_both_streams_at_once", USER, output_of_both_streams),
@@ -105,18 +106,6 @@ fn pidfd_is_pollable() -> Fallible<()> {
     assert_eq!(ready(PollTimeout::from(10_000u16))?, 1);
     assert!(child.try_wait()?.is_some_and(|exit| exit.success()));
     Ok(())
-}
-
-/// Runs a script that prints `ready` when it is.
-fn ready(builder: belljar::SandboxBuilder, script: &str) -> Fallible<(Child, BufReader<std::io::PipeReader>)> {
-    let mut command = sh(script);
-    command.stdout(Stdio::Piped);
-    let mut child = builder.build()?.spawn(&command)?;
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-    let mut line = String::new();
-    lines.read_line(&mut line)?;
-    assert_eq!(line, "ready\n");
-    Ok((child, lines))
 }
 
 const TRAP: &str =
@@ -453,5 +442,16 @@ fn payload_as_init() -> Fallible<()> {
     let (mut child, _lines) = ready(host().init(Init::Payload), TRAP)?;
     child.signal(15)?;
     assert_eq!(child.wait()?.code(), Some(5));
+    Ok(())
+}
+
+/// There is always somebody who can end it.
+fn not_detached() -> Fallible<()> {
+    let child = host().build()?.spawn(&sh("sleep 7771901"))?;
+    let few = Exhausted::but(0)?;
+    let error = refused(child.detach());
+    drop(few);
+    assert_eq!(error?.kind(), ErrorKind::LimitReached);
+    assert!(gone_within("7771901", Duration::from_secs(1)));
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! What most tests need: a sandbox over the host's programs, and a shell in it.
 
-use belljar::{Command, ErrorKind, Mount, Output, RootFs, Sandbox, SandboxBuilder, testing};
+use belljar::{Child, Command, ErrorKind, Mount, Output, RootFs, Sandbox, SandboxBuilder, Stdio, testing};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,6 +45,43 @@ pub fn prints(sandbox: &Sandbox, script: &str) -> Fallible<String> {
 /// The text of an output's streams.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Spawns a script, and waits for its first line, `ready`.
+pub fn ready(builder: SandboxBuilder, script: &str) -> Fallible<(Child, BufReader<PipeReader>)> {
+    let mut child = builder.build()?.spawn(sh(script).stdout(Stdio::Piped))?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    assert_eq!(line, "ready\n");
+    Ok((child, lines))
+}
+
+/// A process with no more descriptors to be had than these, until it is dropped.
+pub struct Exhausted {
+    limit: (u64, u64),
+    fill: Vec<File>,
+}
+
+impl Exhausted {
+    pub fn but(free: usize) -> Fallible<Exhausted> {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let numbers = std::fs::read_dir("/proc/self/fd")?.flatten();
+        let highest = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max();
+        let mut exhausted = Exhausted { limit, fill: Vec::new() };
+        setrlimit(Resource::RLIMIT_NOFILE, highest.unwrap_or(2) + 1 + free as u64, limit.1)?;
+        while let Ok(file) = File::open("/dev/null") {
+            exhausted.fill.push(file);
+        }
+        exhausted.fill.truncate(exhausted.fill.len() - free);
+        Ok(exhausted)
+    }
+}
+
+impl Drop for Exhausted {
+    fn drop(&mut self) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, self.limit.0, self.limit.1);
+    }
 }
 
 /// The host's root, read-only.

@@ -26,6 +26,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("enter::refusals", USER, refusals),
         Test::new("enter::each_step_fails_cleanly", USER, each_step_fails),
         Test::new("enter::a_stopped_sandbox_does_not_hang_it", USER, stopped),
+        Test::new("enter::usage_ends_with_the_process", USER, usage_ends),
+        Test::new("enter::descriptors_that_run_out_are_named", USER, descriptors_run_out),
     ]
 }
 
@@ -354,5 +356,38 @@ fn stopped() -> Fallible<()> {
     assert!(start.elapsed() < Duration::from_secs(30));
     nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGCONT)?;
     assert_eq!(says(&child, "echo well")?, "well");
+    Ok(())
+}
+
+/// Whenever it is waited for.
+fn usage_ends() -> Fallible<()> {
+    let child = sleeping()?;
+    let mut entered = child.enter(&sh("sleep 0.2"))?;
+    let slept = Duration::from_secs(2);
+    std::thread::sleep(slept);
+    let wall = entered.wait()?.usage.wall;
+    assert!(wall >= Duration::from_millis(200) && wall < slept, "{wall:?}");
+    Ok(())
+}
+
+fn descriptors_run_out() -> Fallible<()> {
+    let child = sleeping()?;
+    let (mut entered, mut refused) = (0, 0);
+    for free in 0..12 {
+        let few = Exhausted::but(free)?;
+        let one = child.enter(&sh("exit 3")).and_then(|mut one| one.wait());
+        drop(few);
+        match one {
+            Ok(exit) => {
+                assert_eq!(exit.verdict, Verdict::Exited(3));
+                entered += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::LimitReached, "with {free} left: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(entered > 0 && refused > 1, "{entered} entered, {refused} refused");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use crate::harness::{Need, Test};
-use belljar::{AsyncChild, Bytes, ErrorKind, Init, KillScope, Stdio, Verdict};
+use belljar::{AsyncChild, Bytes, Child, ErrorKind, Init, KillScope, Stdio, Verdict};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("tokio::drop_kills", USER, || run(drop_kills())),
         Test::new("tokio::no_thread_for_a_child", USER, || run(no_thread_for_a_child())),
         Test::new("tokio::limits", USER, || run(limits())),
+        Test::new("tokio::a_report_that_comes_after_the_end", USER, || run(late_report())),
         Test::new("tokio::without_a_runtime", USER, without_a_runtime),
     ]
 }
@@ -150,6 +151,22 @@ async fn no_thread_for_a_child() -> Fallible<()> {
 async fn limits() -> Fallible<()> {
     let mut child = host().build()?.spawn_async(sh("sleep 60").wall_time(100 * MS))?;
     assert_eq!(timeout(LONG, child.wait()).await??.verdict, Verdict::WallTimeLimit);
+    Ok(())
+}
+
+/// The pidfd of a process that has entered tells of its end once, before the init of its sandbox does.
+async fn late_report() -> Fallible<()> {
+    use nix::sys::signal::{Signal, kill};
+    let child = host().build()?.spawn(&sh("sleep 60"))?;
+    let pid = |child: &Child| nix::unistd::Pid::from_raw(child.id() as i32);
+    for _ in 0..20 {
+        let mut entered = AsyncChild::new(child.enter(&sh("sleep 60"))?)?;
+        kill(pid(&child), Signal::SIGSTOP)?;
+        kill(pid(entered.child()), Signal::SIGKILL)?;
+        assert!(timeout(20 * MS, entered.wait()).await.is_err(), "nobody has reaped it");
+        kill(pid(&child), Signal::SIGCONT)?;
+        assert_eq!(timeout(LONG, entered.wait()).await??.verdict, Verdict::Signaled(9));
+    }
     Ok(())
 }
 

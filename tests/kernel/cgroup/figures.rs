@@ -110,6 +110,19 @@ pub fn events_are_told() -> Fallible<()> {
     Ok(())
 }
 
+/// It may be gone before it has told that nobody is left, and its end is no want of memory.
+pub fn events_end_with_the_group() -> Fallible<()> {
+    let sandbox = limited(limits().memory_max(Bytes::mib(64))).build()?;
+    for _ in 0..20 {
+        let child = sandbox.spawn(&sh("sleep 60"))?;
+        let mut events = child.events(&[])?;
+        drop(child);
+        assert_eq!(events.next_timeout(Some(Duration::from_secs(10)))?, Some(Event::Empty));
+        assert_eq!(events.next_timeout(Some(Duration::from_secs(10)))?, None);
+    }
+    Ok(())
+}
+
 pub fn pressure_is_told() -> Fallible<()> {
     // two busy loops on a twentieth of a CPU wait nearly always
     let busy = "(while :; do :; done) & echo ready; while :; do :; done";

@@ -8,11 +8,11 @@ mod scope;
 use crate::common::*;
 use crate::harness::{Need, Test};
 use belljar::{
-    Bytes, CgroupLimits, CgroupParent, Child, ErrorKind, KillScope, Limit, Mount, SandboxBuilder, Stdio, Verdict,
+    Bytes, CgroupLimits, CgroupParent, Child, ErrorKind, KillScope, Limit, Mount, OomKill, SandboxBuilder, Verdict,
     Weight, testing,
 };
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 pub use rare::{attempt as attempt_spare_v1, with_v1_mounted};
@@ -25,6 +25,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("cgroup::limits_are_written", GROUPS, limits_are_written),
         Test::new("cgroup::default_is_128_processes", GROUPS, default_is_128_processes),
         Test::new("cgroup::out_of_memory", GROUPS, out_of_memory),
+        Test::new("cgroup::out_of_memory_without_descriptors", GROUPS, out_of_memory_without_descriptors),
+        Test::new("cgroup::out_of_memory_in_one_that_entered", GROUPS, out_of_memory_in_one_that_entered),
         Test::new("cgroup::a_fifth_of_a_cpu", GROUPS, figures::a_fifth_of_a_cpu),
         Test::new("cgroup::cpus_as_affinity", GROUPS, cpus_as_affinity),
         Test::new("cgroup::fork_bomb", GROUPS, control::fork_bomb),
@@ -49,6 +51,7 @@ pub fn tests() -> Vec<Test> {
         ),
         Test::new("cgroup::sweep_takes_the_dead_only", GROUPS, control::sweep_takes_the_dead_only),
         Test::new("cgroup::events_are_told", GROUPS, figures::events_are_told),
+        Test::new("cgroup::events_end_with_a_group_that_is_gone", GROUPS, figures::events_end_with_the_group),
         Test::new("cgroup::pressure_is_told", GROUPS, figures::pressure_is_told),
         Test::new(
             "cgroup::io_max_holds",
@@ -89,18 +92,6 @@ pub fn attempt() -> Result<(), String> {
 /// Lets the move of this process, where it takes one, happen before the first leak check.
 pub fn prepare() {
     drop(attempt());
-}
-
-/// A sandbox that has said `ready`, and its output.
-fn ready(builder: SandboxBuilder, script: &str) -> Fallible<(Child, BufReader<std::io::PipeReader>)> {
-    let mut command = sh(script);
-    command.stdout(Stdio::Piped);
-    let mut child = builder.build()?.spawn(&command)?;
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-    let mut line = String::new();
-    lines.read_line(&mut line)?;
-    assert_eq!(line, "ready\n");
-    Ok((child, lines))
 }
 
 /// The directories of a process's groups that belljar has made.
@@ -359,5 +350,27 @@ fn cpus_as_affinity() -> Fallible<()> {
     assert_eq!(seen(limits().cpus(0.2).cpus_as_affinity())?, 1);
     assert_eq!(seen(limits().cpus(0.2))?, all, "control");
     assert_eq!(seen(limits().cpus(all as f64).cpus_as_affinity())?, all);
+    Ok(())
+}
+
+const HOG: &str = "x=a; while :; do x=$x$x; done";
+
+/// The evidence is at hand when nothing more can be opened.
+fn out_of_memory_without_descriptors() -> Fallible<()> {
+    let mut child = limited(limits().memory_max(Bytes::mib(24))).build()?.spawn(&sh(HOG))?;
+    let few = Exhausted::but(0)?;
+    let exit = child.wait();
+    drop(few);
+    assert_eq!(exit?.verdict, Verdict::OomKilled);
+    Ok(())
+}
+
+fn out_of_memory_in_one_that_entered() -> Fallible<()> {
+    let one = if has_v1("memory") { limits() } else { limits().oom(OomKill::Process) };
+    let mut child = limited(one.memory_max(Bytes::mib(24))).build()?.spawn(&sh("exec sleep 60"))?;
+    assert_eq!(child.enter(&sh(HOG))?.wait()?.verdict, Verdict::OomKilled);
+    // and one that is killed otherwise, after that
+    assert_eq!(child.enter(&sh("kill -9 $$"))?.wait()?.verdict, Verdict::Signaled(9));
+    assert_eq!(child.try_wait()?, None);
     Ok(())
 }
