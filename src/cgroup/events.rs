@@ -128,9 +128,10 @@ enum Source {
         _file: File,
         trigger: PressureTrigger,
     },
-    /// The sandbox's first process, whose end is the end where nothing tells of an empty group.
+    /// The sandbox's first process. Its end is the end where nothing tells of an empty group; and where a
+    /// group does, it may be gone before it has told (the kernel tells no more than once in 10 ms).
     Process {
-        _pidfd: OwnedFd,
+        pidfd: OwnedFd,
     },
 }
 
@@ -188,10 +189,7 @@ impl Group {
             write_to(&file, trigger.line().as_bytes())?;
             events.add(Source::Pressure { _file: file, trigger: *trigger })?;
         }
-        // a v2 group tells itself when it is empty
-        if self.v2().is_none() {
-            events.add(Source::Process { _pidfd: process })?;
-        }
+        events.add(Source::Process { pidfd: process })?;
         Ok(events)
     }
 }
@@ -204,7 +202,7 @@ impl Events {
             }
             Source::Pressure { _file, .. } => (_file.as_fd(), EpollFlags::EPOLLPRI),
             Source::Oom { event, .. } => (event.as_fd(), EpollFlags::EPOLLIN),
-            Source::Process { _pidfd } => (_pidfd.as_fd(), EpollFlags::EPOLLIN),
+            Source::Process { pidfd } => (pidfd.as_fd(), EpollFlags::EPOLLIN),
         };
         self.epoll.add(fd, EpollEvent::new(flags, self.sources.len() as u64)).map_err(nix)?;
         self.sources.push(source);
@@ -240,8 +238,13 @@ impl Events {
                 Err(nix::errno::Errno::EINTR) => Vec::new(),
                 Err(error) => return Err(nix(error)),
             };
+            let mut empty = false;
             for event in &ready {
-                self.look(event.data() as usize);
+                let gone = event.events().contains(EpollFlags::EPOLLERR);
+                empty |= self.look(event.data() as usize, gone);
+            }
+            if empty {
+                self.look_last();
             }
             if ready.is_empty() && left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
@@ -249,10 +252,9 @@ impl Events {
         }
     }
 
-    /// Finds out what has changed in a source.
-    fn look(&mut self, index: usize) {
-        let Events { sources, pending, group, .. } = self;
-        let mut empty = false;
+    /// Finds out what has changed in a source: true when nobody is left. `gone`: its group has been removed.
+    fn look(&mut self, index: usize, gone: bool) -> bool {
+        let Events { epoll, sources, pending, group, .. } = self;
         match &mut sources[index] {
             Source::Memory { file, high, oom, kills } => {
                 let text = read(file);
@@ -268,34 +270,62 @@ impl Events {
                 pending.extend((kills > 0).then_some(Event::OomKill(kills)));
             }
             Source::Oom { event, file, kills } => {
+                // the removal of the group is told in the same way, and counts one
+                let removal = u64::from(read(file).is_empty());
                 // EAGAIN: somebody has read it meanwhile, which nobody else can
-                let told = event.read().is_ok();
+                let told = event.read().is_ok_and(|told| told > removal);
                 pending.extend(told.then_some(Event::OutOfMemory));
                 pending.extend(new_kills(file, kills));
             }
             Source::Pids { file, refused } => pending.extend(new_refusals(file, refused)),
-            Source::Populated { file } => empty = parse::value(&read(file), "populated") == Some(0),
-            Source::Pressure { trigger, .. } => pending.push_back(Event::Pressure(*trigger)),
+            Source::Populated { file } => return is_empty(file),
+            Source::Pressure { trigger, .. } => pending.extend((!gone).then_some(Event::Pressure(*trigger))),
             Source::Process { .. } => {
-                // others may live on, outside of a pid namespace of the sandbox's own
-                empty = group.as_ref().is_none_or(|group| !super::control::is_occupied(group));
-                if !empty {
-                    std::thread::sleep(Duration::from_millis(10)); // for which there is no event
+                let occupied = |sources: &[Source]| match sources.iter().find_map(Source::populated) {
+                    Some(file) => !is_empty(file),
+                    None => group.as_ref().is_some_and(|group| super::control::is_occupied(group)),
+                };
+                if !occupied(sources) {
+                    return true;
+                }
+                // others live on, outside of a pid namespace of the sandbox's own, for whose end v1 has no event
+                std::thread::sleep(Duration::from_millis(10));
+                if !occupied(sources) {
+                    return true;
+                }
+                if let (Some(_), Source::Process { pidfd }) =
+                    (sources.iter().find_map(Source::populated), &sources[index])
+                {
+                    let _ = epoll.delete(pidfd.as_fd()); // the group tells from here on
                 }
             }
         }
-        if empty {
-            // v1 counts a kill after it has told of the want, and tells of no refusal
-            for source in sources.iter_mut() {
-                match source {
-                    Source::Oom { file, kills, .. } => pending.extend(new_kills(file, kills)),
-                    Source::Pids { file, refused } => pending.extend(new_refusals(file, refused)),
-                    _ => {}
-                }
-            }
-            pending.push_back(Event::Empty);
-        }
+        false
     }
+
+    /// When nobody is left: v1 counts a kill after it has told of the want, and tells of no refusal; what v2 has not told yet
+    /// is not told any more.
+    fn look_last(&mut self) {
+        for index in 0..self.sources.len() {
+            match &mut self.sources[index] {
+                Source::Oom { file, kills, .. } => self.pending.extend(new_kills(file, kills)),
+                Source::Memory { .. } | Source::Pids { .. } => drop(self.look(index, false)),
+                _ => {}
+            }
+        }
+        self.pending.push_back(Event::Empty);
+    }
+}
+
+impl Source {
+    fn populated(&self) -> Option<&File> {
+        if let Source::Populated { file } = self { Some(file) } else { None }
+    }
+}
+
+/// Whether a v2 group has nobody in it, as its `cgroup.events` says; one that is gone has nobody.
+fn is_empty(file: &File) -> bool {
+    parse::value(&read(file), "populated") != Some(1)
 }
 
 fn new_kills(file: &File, kills: &mut u64) -> Option<Event> {

@@ -4,6 +4,8 @@
 //! process unique), the namespaces in which these two numbers mean something, and a
 //! number of this group alone. So [`sweep`](crate::sweep) can tell whose maker is gone.
 
+use crate::sys::Errno;
+use crate::sys::pidfd::PidFd;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
@@ -34,7 +36,12 @@ impl Owner {
         let mut own = OWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match *own {
             Some(owner) if owner.pid == pid => owner,
-            _ => *own.insert(Owner { pid, start: start_of(pid).unwrap_or(0), namespaces: namespaces() }),
+            _ => {
+                // 0: unknown, as when the host is out of descriptors; then it is looked up again for the next name
+                let owner = Owner { pid, start: start_of(pid).unwrap_or(0), namespaces: namespaces() };
+                *own = Some(owner).filter(|owner| owner.start != 0);
+                owner
+            }
         }
     }
 
@@ -69,7 +76,14 @@ impl Owner {
     /// Whether the owner has ended for certain. Not for one of other namespaces, of whom
     /// nothing can be known here.
     pub fn has_ended(&self) -> bool {
-        self.namespaces == Owner::own().namespaces && start_of(self.pid) != Some(self.start)
+        if self.namespaces != Owner::own().namespaces {
+            return false;
+        }
+        match start_of(self.pid) {
+            Some(start) => self.start != 0 && start != self.start,
+            // that it cannot be seen (hidepid, no /proc, no descriptor left) is not its end
+            None => i32::try_from(self.pid).is_ok_and(|pid| matches!(PidFd::open(pid), Err(Errno::ESRCH))),
+        }
     }
 }
 
@@ -123,7 +137,9 @@ mod tests {
         let own = Owner::own();
         assert!(!own.has_ended());
         assert!(Owner { start: own.start + 1, ..own }.has_ended(), "the number is another process's");
-        assert!(Owner { pid: u32::MAX, ..own }.has_ended());
-        assert!(!Owner { pid: u32::MAX, namespaces: 1, ..own }.has_ended(), "nobody knows");
+        const NOBODY: u32 = i32::MAX as u32;
+        assert!(Owner { pid: NOBODY, ..own }.has_ended());
+        assert!(!Owner { pid: NOBODY, namespaces: 1, ..own }.has_ended(), "nobody knows");
+        assert!(!Owner { start: 0, ..own }.has_ended(), "it did not know its own start");
     }
 }
