@@ -10,7 +10,7 @@ use super::view::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::Lease;
 use crate::host::Host;
-use crate::rootfs::{Changes, InInitLayer, Ranges, noted_ids};
+use crate::rootfs::{Changes, InInitLayer, Ranges, noted_ids, noted_init};
 use crate::sys::path::{FileKind, OpenFlags};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -76,7 +76,8 @@ impl<'a> Commit<'a> {
         Commit::new(From::Changes(changes))
     }
 
-    /// The directory that was given to [`Upper::Persist`](crate::Upper::Persist), while no sandbox uses it.
+    /// The directory that was given to [`Upper::Persist`](crate::Upper::Persist), while no sandbox uses it. Entries of the
+    /// init layers of those that did stay out.
     pub fn upper(path: impl Into<PathBuf>) -> Commit<'static> {
         Commit::new(From::Upper(path.into()))
     }
@@ -189,7 +190,14 @@ impl<'a> Commit<'a> {
         let fd: OwnedFd = match &self.from {
             From::Upper(path) => {
                 (packing.uids, packing.gids) = noted_ids(path)?.unwrap_or_else(own_ids);
+                let init = noted_init(path)?;
                 let path = path.join("upper");
+                // a directory of an init layer is a place for a mount: what else is in it, the payload has made
+                packing.except.extend(init.iter().filter_map(|entry| {
+                    let entry = entry.strip_prefix("/").unwrap_or(entry);
+                    let kept = fs::symlink_metadata(path.join(entry)).is_ok_and(|meta| meta.is_dir());
+                    (!kept).then(|| entry.as_os_str().as_bytes().to_vec())
+                }));
                 let file = fs::File::open(&path).map_err(|e| {
                     io_error(format!("open the upper {}", path.display()), &e)
                         .with_hint("the directory that was given to Upper::Persist")

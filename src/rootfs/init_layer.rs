@@ -16,6 +16,14 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// Where it puts something into the sandbox: entries that only hide put nothing.
+    pub fn place(&self) -> Option<&Path> {
+        match self {
+            Entry::Hide(_) | Entry::Opaque(_) => None,
+            entry => Some(entry.path()),
+        }
+    }
+
     fn path(&self) -> &Path {
         match self {
             Entry::File { path, .. } | Entry::Directory { path, .. } | Entry::Symlink { path, .. } => path,

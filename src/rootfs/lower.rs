@@ -218,7 +218,7 @@ impl RootFs {
         if init {
             builder.op(Op::InitBegin { first, count, userxattr });
             self.entries.iter().for_each(|entry| entry.lower(builder));
-            for target in missing {
+            for target in &missing {
                 builder.op(Op::Target { path: &c_path(target.path), directory: target.directory.into() });
             }
             builder.op(Op::InitEnd {});
@@ -238,6 +238,8 @@ impl RootFs {
                     let slot = open(path, "upper", builder)?;
                     builder.op(Op::StageUpper { slot });
                 }
+                let own = self.entries.iter().filter_map(Entry::place).chain(missing.iter().map(|target| target.path));
+                persist::note_init(path, own)?;
                 kept.lock = Some(lock);
                 op::upper::PERSIST
             }

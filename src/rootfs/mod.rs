@@ -16,7 +16,7 @@ pub use changes::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, K
 use init_layer::Entry;
 pub(crate) use lower::{Kept, Source, Target};
 #[cfg(feature = "image")]
-pub(crate) use persist::noted as noted_ids;
+pub(crate) use persist::{noted as noted_ids, noted_init};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub enum Upper {
         inodes: u64,
     },
     /// A directory of the host, which gets subdirectories `upper` and `work`, and where the files have ids of
-    /// the host a note of the map (`ids`). Kept, and locked (flock(2)) against a second sandbox. Its file system must take
+    /// the host a note of the map (`ids`), and of what the init layer held (`init`). Kept, and locked (flock(2)) against a second sandbox. Its file system must take
     /// `trusted.` or `user.` attributes and whiteouts: ext4, xfs, btrfs, tmpfs; not overlayfs, not NFS.
     Persist(PathBuf),
     /// Nowhere: the root is read-only.

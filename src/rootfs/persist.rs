@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! PATH/upper, PATH/work      overlayfs's
+//! PATH/init                  what init layers held: paths of the sandbox, each ended by a NUL
 //! PATH/ids                   only where the files have ids of the host: one line for each range of a map under
 //!                            which a sandbox wrote, `uid INSIDE OUTSIDE COUNT` or `gid …`
 //! ```
@@ -14,13 +15,16 @@ use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::call;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
 /// No map is noted in more than this: 680 ranges of at most 36 bytes are legal, and some runs have others.
 const MAX_NOTE: u64 = 1 << 20;
+const HINT: &str = "a directory that was given to Upper::Persist, and that only its owner has written";
 
 /// Makes the directories of a persistent upper and locks them. The merged root has the mode of the upper's, whose it is
 /// to look like the topmost layer's, whatever the caller's umask.
@@ -60,6 +64,45 @@ pub(super) fn prepare(path: &Path, top: Option<&PathBuf>, source: Source) -> Res
     Ok(lock)
 }
 
+/// Notes what the init layer of a sandbox holds: it is true for that sandbox only, also where the payload has written
+/// to it, and a commit leaves it out.
+pub(super) fn note_init<'a>(path: &Path, entries: impl Iterator<Item = &'a Path>) -> Result<()> {
+    let mut all = noted_init(path)?;
+    let known = all.len();
+    all.extend(entries.map(Path::to_owned));
+    all.sort_unstable();
+    all.dedup();
+    if all.len() == known {
+        return Ok(());
+    }
+    let text: Vec<u8> = all.iter().flat_map(|path| path.as_os_str().as_bytes().iter().chain(&[0])).copied().collect();
+    replace(path, "init", &text)
+}
+
+/// What the init layers of all sandboxes on this upper held.
+pub(crate) fn noted_init(path: &Path) -> Result<Vec<PathBuf>> {
+    let text = read(path, "init")?.unwrap_or_default();
+    let paths = text.split(|b| *b == 0).filter(|path| !path.is_empty());
+    Ok(paths.map(|path| OsStr::from_bytes(path).into()).collect())
+}
+
+/// Writes a note, under the upper's lock: complete, or as it was.
+fn replace(path: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let (new, place) = (path.join(format!("{name}.new")), path.join(name));
+    fs::write(&new, bytes).and_then(|()| fs::rename(&new, &place)).map_err(|e| failed("write", &place, &e))
+}
+
+fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    let place = path.join(name);
+    let read = match fs::metadata(&place) {
+        Ok(meta) if meta.is_file() && meta.len() <= MAX_NOTE => fs::read(&place),
+        Ok(_) => Err(std::io::ErrorKind::InvalidData.into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => Err(e),
+    };
+    read.map(Some).map_err(|e| failed("read", &place, &e))
+}
+
 /// Notes the map under which a sandbox is about to write, unless it is known.
 pub(super) fn note(path: &Path, ids: &(Ranges, Ranges)) -> Result<()> {
     let known = noted(path)?.unwrap_or_default();
@@ -73,41 +116,34 @@ pub(super) fn note(path: &Path, ids: &(Ranges, Ranges)) -> Result<()> {
         ranges.iter().map(|(inside, outside, count)| format!("{kind} {inside} {outside} {count}\n")).collect()
     };
     let text = lines("uid", union(&ids.0, &known.0)) + &lines("gid", union(&ids.1, &known.1));
-    // under the upper's lock; complete or not there
-    let (new, place) = (path.join("ids.new"), path.join("ids"));
-    fs::write(&new, text).and_then(|()| fs::rename(&new, &place)).map_err(|e| failed("write", &place, &e))
+    replace(path, "ids", text.as_bytes())
 }
 
 /// The maps under which sandboxes wrote, the latest first; `None` where files have the ids inside.
 pub(crate) fn noted(path: &Path) -> Result<Option<(Ranges, Ranges)>> {
-    let place = path.join("ids");
-    let text = match fs::metadata(&place) {
-        Ok(meta) if meta.is_file() && meta.len() <= MAX_NOTE => fs::read_to_string(&place),
-        Ok(_) => Err(std::io::ErrorKind::InvalidData.into()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => Err(e),
-    };
-    let text = text.map_err(|e| failed("read", &place, &e))?;
+    let Some(text) = read(path, "ids")? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&text);
+    let bad = || Error::call(format!("read the id map noted in {}", path.display()), Errno::EINVAL).with_hint(HINT);
     let mut found = (Ranges::new(), Ranges::new());
     for line in text.lines() {
         let mut words = line.split(' ');
         let side = match words.next() {
             Some("uid") => &mut found.0,
             Some("gid") => &mut found.1,
-            _ => return Err(failed("read", &place, &std::io::ErrorKind::InvalidData.into())),
+            _ => return Err(bad()),
         };
         let numbers: Result<Vec<u32>, _> = words.map(str::parse).collect();
         match numbers.as_deref() {
             Ok([inside, outside, count]) => side.push((*inside, *outside, *count)),
-            _ => return Err(failed("read", &place, &std::io::ErrorKind::InvalidData.into())),
+            _ => return Err(bad()),
         }
     }
     Ok(Some(found))
 }
 
 fn failed(what: &str, place: &Path, e: &std::io::Error) -> Error {
-    Error::call(format!("{what} the id map noted in {}", place.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-        .with_hint("a directory that was given to Upper::Persist, and that only its owner has written")
+    Error::call(format!("{what} the note {}", place.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
+        .with_hint(HINT)
 }
 
 #[cfg(test)]
@@ -119,6 +155,10 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("belljar-ids-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         assert_eq!(noted(&dir).unwrap(), None);
+        for paths in [&["/b", "/a"][..], &["/a"], &["/c"]] {
+            note_init(&dir, paths.iter().map(Path::new)).unwrap();
+        }
+        assert_eq!(noted_init(&dir).unwrap(), ["/a", "/b", "/c"].map(PathBuf::from));
         let first = (vec![(0, 1000, 1)], vec![(0, 1000, 1), (1, 100_000, 65536)]);
         note(&dir, &first).unwrap();
         assert_eq!(noted(&dir).unwrap(), Some(first.clone()));
