@@ -275,3 +275,80 @@ fn available(
     }
     false
 }
+
+/// The crate `landlock` as an oracle: the rights of each version, in the words of others.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::landlock::{ABI, Access, AccessFs, AccessNet, BitFlags, Scope};
+
+    fn compiled(abi: u32) -> Domain {
+        let around = Surroundings {
+            abi,
+            own_mounts: true,
+            root_writable: false,
+            places: [
+                ("/w", Place::Writable),
+                ("/f", Place::Files),
+                ("/d", Place::Devices),
+                ("/b", Place::WritableDevices),
+            ]
+            .map(|(path, place)| (path.into(), place))
+            .into(),
+            may_mount: false,
+            limits_nested: false,
+            own_network: false,
+            own_pids: false,
+        };
+        let asked = Landlock::standard().connect_tcp([443]).bind_tcp([80]).enforce(Enforce::BestEffort);
+        let (mut report, mut defects) = (Enforcement::default(), Vec::new());
+        let domain = asked.compile(&around, &mut report, &mut defects);
+        assert!(defects.is_empty());
+        domain
+    }
+
+    /// Rights and object of each rule.
+    fn rules(domain: &Domain) -> Vec<(u64, Vec<u8>)> {
+        let (mut all, mut rest) = (Vec::new(), domain.rules.as_slice());
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        while let Some((head, tail)) = rest.split_at_checked(16) {
+            let (object, tail) = tail.split_at(word(&head[12..]) as usize);
+            all.push((word(&head[..8]), object.to_vec()));
+            rest = tail;
+        }
+        all
+    }
+
+    #[test]
+    fn each_version_is_used_in_full() {
+        let versions = [ABI::V2, ABI::V3, ABI::V4, ABI::V5, ABI::V6, ABI::V7, ABI::V8, ABI::V9];
+        for (version, abi) in (2..).zip(versions) {
+            let domain = compiled(version);
+            // Not used: it would part the payload from processes that enter, which have a domain of their own.
+            let all = AccessFs::from_all(abi) & !BitFlags::from(AccessFs::ResolveUnix);
+            assert_eq!(domain.files, all.bits(), "files of version {version}");
+            assert_eq!(domain.ports, AccessNet::from_all(abi).bits(), "ports of version {version}");
+            assert_eq!(domain.scopes, Scope::from_all(abi).bits(), "scopes of version {version}");
+            let read = AccessFs::from_read(abi);
+            let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+            let files = read | (all & (AccessFs::WriteFile | AccessFs::Truncate));
+            let ioctl = all & BitFlags::from(AccessFs::IoctlDev);
+            let mut wanted = vec![
+                (read.bits(), b"/\0".to_vec()),
+                (write.bits(), b"/w\0".to_vec()),
+                (files.bits(), b"/f\0".to_vec()),
+                ((files | ioctl).bits(), b"/d\0".to_vec()),
+                ((write | ioctl).bits(), b"/b\0".to_vec()),
+            ];
+            if version >= PORTS {
+                wanted.push((AccessNet::ConnectTcp as u64, 443u64.to_le_bytes().into()));
+                wanted.push((AccessNet::BindTcp as u64, 80u64.to_le_bytes().into()));
+            }
+            assert_eq!(rules(&domain), wanted, "rules of version {version}");
+        }
+        // the first breaks rename(2), and is not used; none is none
+        for version in [0, 1] {
+            assert!(!compiled(version).restricts());
+        }
+    }
+}

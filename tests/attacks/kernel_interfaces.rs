@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::kernel_keyrings", USER, keyrings),
         Test::new("attacks::kernel_other_processes", USER, other_processes),
         Test::new("attacks::kernel_socket_families", USER, socket_families),
+        Test::new("attacks::kernel_frames_of_others", USER, frames_of_others),
         Test::new("attacks::kernel_abstract_sockets", USER, abstract_sockets),
         Test::new("attacks::kernel_networks", USER, networks),
         Test::new("attacks::kernel_clock_and_names", USER, clock_and_names),
@@ -330,6 +331,26 @@ fn socket_families() -> Fallible<()> {
     ])?;
     // control: other answers without the filter
     expect(&with(open(), &["socket=16,3,9", "socket=17,3,0"])?, &[("socket=16,3,9", "ok"), ("socket=17,3,0", "EPERM")]);
+    Ok(())
+}
+
+/// ARP spoofing on a bridge, and listening there: frames take CAP_NET_RAW, by any of the names of a packet socket (17 is
+/// AF_PACKET, with ETH_P_ARP or ETH_P_ALL in network order; 10 is SOCK_PACKET, its old name within AF_INET).
+fn frames_of_others() -> Fallible<()> {
+    let attempts = ["socket=17,3,1544", "socket=17,2,1544", "socket=17,3,768", "socket=2,10,1544", "socket=2,3,255"];
+    let by_filter = ["EAFNOSUPPORT", "EAFNOSUPPORT", "EAFNOSUPPORT", "EPERM|EAFNOSUPPORT|EACCES", "EPERM|EACCES"];
+    refused_inside(&attempts.into_iter().zip(by_filter).collect::<Vec<_>>())?;
+    // without the filter it is the missing capability; also in a network that belongs to others
+    let none = attempts.map(|attempt| (attempt, "EPERM|EACCES"));
+    expect(&with(open(), &attempts)?, &none);
+    let shared = || bare().namespaces(Namespaces::isolated().net(Net::Inherit));
+    expect(&attack(&shared().security(open()).build()?, &attempts)?, &none);
+    // a capability of the sandbox's user namespace counts for nothing there
+    let keep = || open().capabilities(Capabilities::keep([Capability::NetRaw]));
+    expect(&attack(&shared().security(keep()).build()?, &attempts)?, &none);
+    // control: in a network of its own it does
+    let own = with(keep(), &attempts)?;
+    expect(&own, &attempts.map(|attempt| (attempt, "ok")));
     Ok(())
 }
 

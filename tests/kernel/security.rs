@@ -205,7 +205,10 @@ fn enforcement_report() -> Fallible<()> {
     for one in report.iter().filter(|one| one.enforce == Enforce::Required) {
         assert_eq!(one.enforced, Enforced::Yes, "{report}");
     }
-    let child = with_programs(bare()).build()?.spawn(&sh("sleep 60"))?;
+    assert_eq!(Profile::default().security(), Security::default());
+    assert_eq!((ProcSubset::default(), Missing::default()), (ProcSubset::All, Missing::Create));
+    let child = with_programs(bare()).build()?.spawn(sh("sleep 60").schedule(Schedule::default()))?;
+    assert_eq!(child.enforcement().opted_out().count(), 0, "{}", child.enforcement());
     assert!(child.enforcement().iter().count() >= report.iter().count());
     let root = nix::unistd::geteuid().is_root();
     let mapped = || if root { Mount::bind("/etc", "/x").idmapped() } else { Mount::bind("/etc", "/x") };
