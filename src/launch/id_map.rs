@@ -41,9 +41,17 @@ fn run(program: &str, pid: i32, map: &[u8]) -> Result<(), Failure> {
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(Failure(Errno::EPERM, String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        // the status was lost to somebody else in this process who reaps (SIGCHLD ignored, waitpid(-1)): the map itself tells
+        Err(e) if e.raw_os_error() == Some(libc::ECHILD) && has_map(pid, program) => Ok(()),
         Err(e) => {
             let errno = Errno(e.raw_os_error().unwrap_or(libc::EIO));
             Err(Failure(errno, format!("cannot run {program}")))
         }
     }
+}
+
+/// Whether the map that this program writes is there: it is written once, or not at all.
+fn has_map(pid: i32, program: &str) -> bool {
+    let file = program.trim_start_matches("new").replace("idmap", "id_map");
+    std::fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|map| !map.is_empty())
 }

@@ -146,7 +146,10 @@ fn display() -> Fallible<()> {
 
 /// What `hosts` runs this program anew for: prints how one spawn went.
 pub fn spawn_once() {
-    let map = IdMap::caller().allow_host_root();
+    let map = match std::env::var_os("BELLJAR_TEST_SUBORDINATE") {
+        Some(_) => IdMap::subordinate(),
+        None => IdMap::caller().allow_host_root(),
+    };
     let namespaces = Namespaces::isolated().user(User::New(map));
     let mut builder = host().namespaces(namespaces);
     let mut script = "test -d /proc/self";

@@ -16,6 +16,10 @@ pub fn tests() -> Vec<Test> {
         Test::new("hosts::memfds_are_not_executed", &[Need::Root, Need::Kernel(6, 3)], memfds_are_not_executed),
         Test::new("hosts::read_only_cgroupfs", &[Need::Root], read_only_cgroupfs),
         Test::new("hosts::inside_a_chroot", &[Need::Root], inside_a_chroot),
+        Test::new("hosts::sigchld_is_ignored", &[Need::UserNamespaces], || sigchld_is_ignored("")),
+        Test::new("hosts::sigchld_is_ignored_and_helpers_map_ids", &[Need::NewUidmap], || {
+            sigchld_is_ignored("BELLJAR_TEST_SUBORDINATE=1")
+        }),
         Test::new("hosts::nested_in_a_sandbox", &[Need::UserNamespaces], nested),
     ]
 }
@@ -90,6 +94,13 @@ fn inside_a_chroot() -> Fallible<()> {
     let script = "mount --rbind / /mnt && mount -t proc proc /mnt/proc && exec chroot /mnt \"$0\"";
     let text = spawned_after(&["--mount"], script)?;
     assert!(text.contains("NotPermitted") && text.contains("chroot"), "{text}");
+    Ok(())
+}
+
+/// The kernel reaps each child at its end, and nobody has the status.
+fn sigchld_is_ignored(setting: &str) -> Fallible<()> {
+    let text = spawned_after(&[], &format!("exec env --ignore-signal=CHLD {setting} \"$0\""))?;
+    assert!(text.contains("Ok(") && text.contains("Exited(0)"), "{text}");
     Ok(())
 }
 
