@@ -283,20 +283,60 @@ fn a_spawning_thread_that_ends() -> Fallible<()> {
 }
 
 /// A host process (this program, run anew) that is killed by SIGKILL with a sandbox running.
-fn the_host_dies() -> Fallible<()> {
-    for pid_namespace in ["new", "inherited"] {
-        let marker = if pid_namespace == "new" { "7770009" } else { "7770010" };
-        let mut host = std::process::Command::new(std::env::current_exe()?)
-            .env("BELLJAR_TEST_HOST_DIES", pid_namespace)
-            .stdout(std::process::Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(host.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
-        assert_eq!(line, "running\n");
-        assert!(alive(marker) >= 1);
+/// A host that is run anew in this role, and has a sandbox or is making some.
+fn doomed_host(role: &str) -> Fallible<std::process::Child> {
+    let mut host = std::process::Command::new(std::env::current_exe()?)
+        .env("BELLJAR_TEST_HOST_DIES", role)
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(host.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
+    assert_eq!(line, "running\n");
+    Ok(host)
+}
+
+/// What hosts leave behind becomes a child of this process, until this is dropped.
+struct Subreaper;
+
+impl Subreaper {
+    fn new() -> Fallible<Subreaper> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        Ok(Subreaper)
+    }
+
+    /// Kills a host; a second later nothing is left of what it had.
+    fn kill(&self, mut host: std::process::Child, what: &str) -> Fallible<()> {
+        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+        let start = Instant::now();
         host.kill()?;
         host.wait()?;
-        assert!(gone_within(marker, Duration::from_secs(1)), "{pid_namespace}");
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(nix::errno::Errno::ECHILD) => return Ok(()),
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let bound = patience(Duration::from_secs(1));
+            assert!(start.elapsed() < bound, "{what}: {:?}", children_of(std::process::id()));
+        }
+    }
+}
+
+impl Drop for Subreaper {
+    fn drop(&mut self) {
+        let _ = nix::sys::prctl::set_child_subreaper(false); // the leak check would tell
+    }
+}
+
+fn the_host_dies() -> Fallible<()> {
+    let reaper = Subreaper::new()?;
+    for pid_namespace in ["new", "inherited"] {
+        let marker = if pid_namespace == "new" { "7770009" } else { "7770010" };
+        let host = doomed_host(pid_namespace)?;
+        assert!(alive(marker) >= 1);
+        reaper.kill(host, pid_namespace)?;
+        assert!(gone_within(marker, Duration::ZERO), "{pid_namespace}");
     }
     belljar::sweep();
     Ok(())
@@ -304,38 +344,11 @@ fn the_host_dies() -> Fallible<()> {
 
 /// At any moment of any step: a second later there is nothing left of what it was making.
 fn the_host_dies_while_it_spawns() -> Fallible<()> {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    struct Subreaper;
-    impl Drop for Subreaper {
-        fn drop(&mut self) {
-            let _ = nix::sys::prctl::set_child_subreaper(false); // the leak check would tell
-        }
-    }
-    // what the host leaves behind becomes our child
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let _reset = Subreaper;
+    let reaper = Subreaper::new()?;
     for round in 0..20u64 {
-        let mut host = std::process::Command::new(std::env::current_exe()?)
-            .env("BELLJAR_TEST_HOST_DIES", "spawning")
-            .stdout(std::process::Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(host.stdout.as_mut().ok_or("no stdout")?).read_line(&mut line)?;
-        assert_eq!(line, "running\n");
+        let host = doomed_host("spawning")?;
         std::thread::sleep(Duration::from_micros(round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50));
-        let start = Instant::now();
-        host.kill()?;
-        host.wait()?;
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Err(nix::errno::Errno::ECHILD) => break,
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let bound = patience(Duration::from_secs(1));
-            assert!(start.elapsed() < bound, "round {round}: {:?}", children_of(std::process::id()));
-        }
+        reaper.kill(host, &format!("round {round}"))?;
         assert!(gone_within("7770011", Duration::ZERO), "round {round}");
     }
     // the empty groups that it could not remove any more; what is left in spite of it the leak check tells
