@@ -102,14 +102,18 @@ fn compile(source: &str, name: &str, elf: &Path, linker: &Linker) -> Result<(), 
         .arg("--target")
         .arg(env::var_os("TARGET").expect("cargo sets TARGET"))
         .args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "lto=fat", "-C", "codegen-units=1"])
-        .args(["-C", "relocation-model=static", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
+        .args(["-C", "relocation-model=static", "-C", "strip=symbols"])
         .args(["-C", "debuginfo=0", "-C", "overflow-checks=off", "-C", "default-linker-libraries=no"])
         .arg("-C")
         .arg(format!("linker-flavor={}", linker.flavor))
         .arg("-o")
         .arg(elf);
-    if linker.flavor != "gcc" {
-        // a compiler driver finds its linker there
+    let set = |name: &str, value: &str| env::var(name).is_ok_and(|v| v == value);
+    // the functions of outlined atomics ask a libc which instructions the processor has
+    let outlined = if set("CARGO_CFG_TARGET_ARCH", "aarch64") { ",-outline-atomics" } else { "" };
+    command.arg("-C").arg(format!("target-feature=+crt-static{outlined}"));
+    if linker.flavor != "gcc" && (set("CARGO_CFG_TARGET_ARCH", "x86_64") || set("CARGO_CFG_TARGET_ENV", "musl")) {
+        // a compiler driver finds its linker there; other targets have none, and do not take the option
         command.args(["-C", "link-self-contained=no"]);
     }
     if let Some(program) = &linker.program {
