@@ -191,7 +191,7 @@ fn round_trips() -> Outcome {
 }
 
 /// What a round trip takes that is too much for most: 10,000 files in any run; with `BELLJAR_TEST_LONG` also a file of 1 GiB,
-/// in blocks that differ.
+/// in blocks that differ. Nothing is removed on the way: ext4 looks at each inode removed of late for every one that is made.
 const MANY: &str = r#"
     umoci init --layout l && umoci new --image l:v1
     next() { umoci unpack --image l:v1 b$1 >/dev/null; r=b$1/rootfs; }
@@ -201,12 +201,12 @@ const MANY: &str = r#"
     touch -d @1500000000.123456789 $r/small/1/1; chown 7:8 $r/small/2/2; chmod 4711 $r/small/3/3
     setfattr -n user.note -v 'a b' $r/small/4/4; cp /bin/true $r/capable
     setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 $r/capable
-    umoci repack --image l:v1 b1 >/dev/null; rm -rf b1
+    umoci repack --image l:v1 b1 >/dev/null
     next 2; rm -r $r/gone $r/small/5? $r/replaced; mkdir $r/replaced; echo new > $r/replaced/new
     if [ -n "$LARGE" ]; then cp large $r/large; fi
-    umoci repack --image l:v1 b2 >/dev/null; rm -rf b2
+    umoci repack --image l:v1 b2 >/dev/null
     next 3; ln $r/small/0/0 $r/small/0/again; rm $r/small/6/?; : > $r/small/6/7; chmod 700 $r/small/7
-    umoci repack --image l:v1 b3 >/dev/null; rm -rf b3; umoci unpack --image l:v1 whole >/dev/null"#;
+    umoci repack --image l:v1 b3 >/dev/null; umoci unpack --image l:v1 whole >/dev/null"#;
 
 fn many_and_large() -> Outcome {
     let dir = TempDir::new()?;
@@ -249,7 +249,7 @@ fn many_and_large() -> Outcome {
     let started = std::time::Instant::now();
     store.export_oci("app:2", at.join("out"), Compression::Gzip)?;
     let exported = started.elapsed();
-    shell(at, "rm -rf whole b? l; umoci unpack --image out:2 theirs >/dev/null")?;
+    shell(at, "umoci unpack --image out:2 theirs >/dev/null")?;
     let mounted = Mounted::new(&store, "app:2", at.join("m2"))?;
     assert_same("umoci unpack of app:2", &at.join("theirs/rootfs"), &mounted.0)?;
     drop(mounted);
