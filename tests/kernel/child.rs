@@ -151,9 +151,21 @@ fn tree(marker: &str) -> String {
     )
 }
 
+/// Waits until so many processes have this argument: a shell that has said `ready` may still be starting them.
+fn until_alive(marker: &str, wanted: usize) -> Fallible<()> {
+    let start = Instant::now();
+    while alive(marker) < wanted {
+        if start.elapsed() > Duration::from_secs(10) {
+            return Err(format!("{} of {wanted} processes {marker}", alive(marker)).into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 fn kill_ends_the_whole_tree() -> Fallible<()> {
     let (mut child, _lines) = ready(host(), &tree("7770001"))?;
-    assert!(alive("7770001") >= 4);
+    until_alive("7770001", 4)?;
     child.kill(KillScope::Tree)?;
     let exit = child.wait()?;
     assert!(!exit.success());
@@ -166,7 +178,7 @@ fn kill_without_a_pid_namespace() -> Fallible<()> {
     let mounts = || Mounts::none().mount(Mount::dev("/dev"));
     let builder = || host().mounts(mounts()).namespaces(Namespaces::isolated().pid(Pid::Inherit));
     let (mut child, _lines) = ready(builder(), &tree("7770002"))?;
-    assert!(alive("7770002") >= 4);
+    until_alive("7770002", 4)?;
     child.kill(KillScope::Tree)?;
     child.wait()?;
     assert!(gone_within("7770002", Duration::ZERO));
