@@ -74,10 +74,12 @@ impl Row {
 }
 
 /// The sandbox of every belljar row: the floor's namespaces, layers, upper and `/proc`; the floor
-/// and the peers have no filter of system calls, no Landlock, no resource limits and no control groups.
+/// and the peers have no filter of system calls, no Landlock, no resource limits, no control groups, and no limit of
+/// user namespaces inside.
 pub fn sandbox(world: &World, init: Init, net: bool) -> belljar::Result<Sandbox> {
     let security = Security::new()
         .seccomp(Seccomp::Unconfined)
+        .allow_nested_namespaces()
         .landlock(Landlock::none())
         .rlimits(Rlimits::inherited())
         .keyring(Keyring::Inherit);
