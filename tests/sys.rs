@@ -1018,8 +1018,10 @@ fn listeners_answer_the_calls_of_a_thread() {
         assert_eq!(error(Listener::install(&[0; 8])), Errno::EINVAL);
         to.send(Listener::install(&notifying(libc::SYS_getppid)).unwrap()).unwrap();
         assert_eq!(error(Listener::install(&notifying(libc::SYS_getppid))), Errno::EBUSY);
+        // whole words: of an int on the stack, where the last one is, the upper half is anything
         // SAFETY: the call takes no argument.
-        let asked = || unsafe { libc::syscall(libc::SYS_getppid, 11, 12, 13, 14, 15, 16) };
+        let asked =
+            || unsafe { libc::syscall(libc::SYS_getppid, 11usize, 12usize, 13usize, 14usize, 15usize, 16usize) };
         let ask = || match asked() {
             -1 => Err(std::io::Error::last_os_error().raw_os_error().unwrap()),
             value => Ok(value),
