@@ -25,7 +25,9 @@ pub enum Verdict {
     /// payload's own processes, from [`Child::signal`](crate::Child::signal), or from outside.
     Signaled(i32),
     /// The kernel ended it because its cgroup was out of memory. Without a cgroup of the
-    /// sandbox's own nobody can tell, and the verdict is `Signaled(9)`.
+    /// sandbox's own nobody can tell, and the verdict is `Signaled(9)`. The group counts all its processes: a
+    /// payload that is killed by a signal 9 of somebody else's after another of its processes was ended for want
+    /// of memory is told so too.
     OomKilled,
     /// It was still running when its wall-clock time was over.
     WallTimeLimit,
