@@ -1050,10 +1050,13 @@ fn listeners_answer_the_calls_of_a_thread() {
         fs::read_to_string(format!("/proc/self/fd/{}", copy.as_raw_fd())).unwrap()
     };
     // chosen, close-on-exec, in two steps; and the lowest free one in one
-    let (call, place) = (next(), Place { number: Some(700), close_on_exec: true });
-    assert_eq!(listener.add_fd(call.id, file.as_fd(), place).unwrap(), 700);
-    assert_eq!(read(700), "injected");
-    listener.respond(call.id, Response::Value(700)).unwrap();
+    // a number of this test's own, for the descriptors are those of all tests
+    let reserved = File::open("/dev/null").unwrap();
+    let chosen = reserved.as_raw_fd() as u32;
+    let (call, place) = (next(), Place { number: Some(chosen), close_on_exec: true });
+    assert_eq!(listener.add_fd(call.id, file.as_fd(), place).unwrap(), chosen);
+    assert_eq!(read(chosen), "injected");
+    listener.respond(call.id, Response::Value(chosen.into())).unwrap();
     let call = next();
     let lowest = listener.add_fd_and_respond(call.id, file.as_fd(), Place::default()).or_else(|errno| {
         assert_eq!(errno, Errno::EINVAL, "before Linux 5.14");
@@ -1068,10 +1071,8 @@ fn listeners_answer_the_calls_of_a_thread() {
     drop(listener);
     let parent = std::os::unix::process::parent_id() as i64;
     let answers = thread.join().unwrap();
-    assert_eq!(answers, [Ok(-77_000), Err(libc::EXDEV), Ok(parent), Ok(700), Ok(lowest), Err(libc::ENOSYS)]);
-    for number in [700, lowest as i32] {
-        // SAFETY: the descriptors that were put into this process.
-        drop(unsafe { OwnedFd::from_raw_fd(number) });
-    }
+    assert_eq!(answers, [Ok(-77_000), Err(libc::EXDEV), Ok(parent), Ok(chosen.into()), Ok(lowest), Err(libc::ENOSYS)]);
+    // SAFETY: the descriptor that was put into this process.
+    drop(unsafe { OwnedFd::from_raw_fd(lowest as i32) });
     assert_eq!(error(process.copy_fd(1_000_000)), Errno::EBADF);
 }
