@@ -68,8 +68,12 @@ fn quota_of_a_sibling() -> Fallible<()> {
         Ok(attack(&with_map(map()).build()?, &["key-add=x"])?["key-add=x"].clone())
     };
     assert_eq!(sibling(IdMap::distinct)?, "ok");
-    // control: with the same ids
-    assert_eq!(sibling(IdMap::automatic)?, "EDQUOT");
+    // control: with the same ids; more than once, for keys of sandboxes that have ended go at any moment
+    let mut seen = Vec::new();
+    while seen.len() < 10 && seen.last().is_none_or(|last| last != "EDQUOT") {
+        seen.push(sibling(IdMap::automatic)?);
+    }
+    assert_eq!(seen.last().map(String::as_str), Some("EDQUOT"), "{seen:?}");
     Ok(())
 }
 

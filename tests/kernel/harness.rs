@@ -56,6 +56,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// This version of Landlock or a newer one, compiled in and switched on.
     Landlock(u32),
+    /// A nice value of 0: these tests compare with what is inherited.
+    OrdinaryPriority,
     /// CAP_SYS_RESOURCE, which root does not have on every machine.
     SysResource,
     /// AppArmor compiled in and switched on.
@@ -65,7 +67,7 @@ pub enum Need {
 }
 
 /// The needs that `all` stands for.
-const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups SpareV1 Program";
+const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups SpareV1 OrdinaryPriority Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
 const OWN: &str = "AppArmor Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
 
@@ -116,6 +118,11 @@ impl Need {
                 let here: Vec<u32> = release.split(['.', '-']).flat_map(str::parse).collect();
                 let why = format!("running on {}", release.trim());
                 check(here >= vec![major, minor], &why)
+            }
+            Self::OrdinaryPriority => {
+                let stat = procfs::process::Process::myself().and_then(|process| process.stat());
+                let nice = stat.map_err(|e| e.to_string())?.nice;
+                check(nice == 0, &format!("running at nice value {nice}"))
             }
             Self::SysResource => {
                 let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

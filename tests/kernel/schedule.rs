@@ -11,14 +11,18 @@ use std::time::Duration;
 pub fn tests() -> Vec<Test> {
     const USER: &[Need] = &[Need::UserNamespaces];
     vec![
-        Test::new("schedule::is_seen_inside", &[Need::UserNamespaces, Need::Program("ionice")], is_seen_inside),
+        Test::new(
+            "schedule::is_seen_inside",
+            &[Need::UserNamespaces, Need::OrdinaryPriority, Need::Program("ionice")],
+            is_seen_inside,
+        ),
         Test::new("schedule::more_than_the_host_gives", USER, more_than_the_host_gives),
         Test::new("schedule::what_the_host_may_give", &[Need::Root, Need::Program("chrt")], what_the_host_may_give),
         Test::new("schedule::values_out_of_range", USER, values_out_of_range),
         Test::new("schedule::enforcement", USER, enforcement),
         Test::new(
             "schedule::nothing_better_than_ordinary_is_inherited",
-            &[Need::Root, Need::UserNamespaces, Need::Program("chrt"), Need::Program("ionice")],
+            &[Need::Root, Need::UserNamespaces, Need::OrdinaryPriority, Need::Program("chrt"), Need::Program("ionice")],
             nothing_better_is_inherited,
         ),
         Test::new(
