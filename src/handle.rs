@@ -113,7 +113,7 @@ impl Namespace {
             _ => {
                 let name = self.name(kind);
                 let file = File::open(&name).map_err(|e| {
-                    let errno = crate::sys::Errno(e.raw_os_error().unwrap_or(libc::EIO));
+                    let errno = crate::sys::Errno::of(e);
                     Error::call(format!("open the {} namespace {name}", kind.file_name()), errno)
                         .with_hint("a process that runs, and that the caller may trace (ptrace(2), access mode checks)")
                 })?;

@@ -74,7 +74,7 @@ impl Pty {
     /// # Errors
     /// [`ErrorKind::LimitReached`](crate::ErrorKind::LimitReached) (`EMFILE`).
     pub fn try_clone(&self) -> Result<Pty> {
-        let copy = |e: io::Error| Error::call("copy a pty", Errno(e.raw_os_error().unwrap_or(libc::EIO)));
+        let copy = |e: io::Error| Error::call("copy a pty", Errno::of(e));
         self.0.try_clone().map(Pty).map_err(copy)
     }
 }

@@ -185,8 +185,7 @@ impl Sandbox {
     /// as [`spawn`](Sandbox::spawn) and [`Child::wait`].
     pub fn call(&self, command: &mut Command, argument: &[u8]) -> Result<Reply> {
         command.known_entry()?;
-        let (ours, theirs) = UnixStream::pair()
-            .map_err(|e| Error::call("make a socket for the call", Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| Error::call("make a socket for the call", Errno::of(e)))?;
         command.take_stdin(Some(OwnedFd::from(theirs)));
         let child = self.spawn(command);
         command.take_stdin(None);

@@ -2,7 +2,7 @@
 
 use crate::sys::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -23,14 +23,10 @@ pub(super) fn kept() -> MutexGuard<'static, Vec<PathBuf>> {
     KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-pub(crate) fn errno(error: &io::Error) -> Errno {
-    Errno(error.raw_os_error().unwrap_or(libc::EIO))
-}
-
 impl Directory {
     /// Makes it.
     pub fn make(path: &Path) -> Result<Directory, Errno> {
-        fs::create_dir(path).map_err(|error| errno(&error))?;
+        fs::create_dir(path).map_err(Errno::of)?;
         Ok(Directory { path: path.to_owned(), kept: false })
     }
 
@@ -67,7 +63,7 @@ pub(crate) fn remove(path: &Path, patience: Duration) -> Result<(), Errno> {
     let start = Instant::now();
     let mut pause = Duration::from_micros(50);
     loop {
-        match fs::remove_dir(path).map_err(|error| errno(&error)) {
+        match fs::remove_dir(path).map_err(Errno::of) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),
             Err(Errno::EBUSY) => {}
             Err(errno) => return Err(errno),
@@ -87,7 +83,7 @@ pub(crate) fn remove(path: &Path, patience: Duration) -> Result<(), Errno> {
 
 /// Writes a file of a group in one write(2), as the kernel wants it.
 pub(crate) fn write(path: &Path, value: &[u8]) -> Result<(), Errno> {
-    write_to(&OpenOptions::new().write(true).open(path).map_err(|error| errno(&error))?, value)
+    write_to(&OpenOptions::new().write(true).open(path).map_err(Errno::of)?, value)
 }
 
 /// The same of an open file.
@@ -95,7 +91,7 @@ pub(super) fn write_to(mut file: &File, value: &[u8]) -> Result<(), Errno> {
     match file.write(value) {
         Ok(n) if n == value.len() => Ok(()),
         Ok(_) => Err(Errno::EIO),
-        Err(error) => Err(errno(&error)),
+        Err(error) => Err(Errno::of(error)),
     }
 }
 

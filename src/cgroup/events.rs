@@ -8,7 +8,7 @@
 //! `Documentation/accounting/psi.rst`.
 
 use super::controller::Controller;
-use super::directory::{errno, write_to};
+use super::directory::write_to;
 use super::group::Group;
 use super::parse;
 use crate::sys::Errno;
@@ -155,7 +155,7 @@ impl Group {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(nix)?;
         let group = self.members.first().map(|member| member.directory.path().to_owned());
         let mut events = Events { epoll, sources: Vec::new(), group, pending: VecDeque::new(), ended: false };
-        let open = |path| File::open(path).map_err(|error| errno(&error));
+        let open = |path| File::open(path).map_err(Errno::of);
         if let Some(member) = self.of(Controller::Memory) {
             if member.v2 {
                 let file = open(member.file("memory.events"))?;
@@ -185,7 +185,7 @@ impl Group {
         for trigger in triggers {
             let member = self.v2().ok_or(Errno::EOPNOTSUPP)?;
             let path = member.file(trigger.file());
-            let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| errno(&error))?;
+            let file = OpenOptions::new().read(true).write(true).open(path).map_err(Errno::of)?;
             write_to(&file, trigger.line().as_bytes())?;
             events.add(Source::Pressure { _file: file, trigger: *trigger })?;
         }

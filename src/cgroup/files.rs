@@ -1,6 +1,5 @@
 //! Files that are read again and again, by descriptors that stay open.
 
-use super::directory::errno;
 use crate::sys::Errno;
 use crate::sys::kernel::call;
 use std::collections::HashMap;
@@ -23,7 +22,7 @@ impl Files {
         if let Some(file) = files.get(path) {
             return file.as_ref().map_or(Ok(None), text);
         }
-        let file = match File::open(path).map_err(|error| errno(&error)) {
+        let file = match File::open(path).map_err(Errno::of) {
             Ok(file) => Some(file),
             Err(Errno::ENOENT) => None,
             Err(errno) => return Err(errno),
@@ -47,7 +46,7 @@ fn text(file: &File) -> Result<Option<String>, Errno> {
     let mut bytes = vec![0; 4096];
     let mut len = 0;
     loop {
-        match file.read_at(&mut bytes[len..], len as u64).map_err(|error| errno(&error)) {
+        match file.read_at(&mut bytes[len..], len as u64).map_err(Errno::of) {
             // pressure on a kernel where it is switched off
             Err(Errno::EOPNOTSUPP) => return Ok(None),
             Err(errno) => return Err(errno),

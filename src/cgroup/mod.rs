@@ -30,7 +30,7 @@ mod v1;
 mod v2;
 
 pub use devices::{DeviceAccess, DeviceKind, DeviceNumbers, Devices};
-pub(crate) use directory::{Directory, errno, words, write};
+pub(crate) use directory::{Directory, words, write};
 pub use events::{Event, Events, PressureTrigger, Resource};
 pub(crate) use group::Group;
 pub use limits::{CgroupLimits, ClassId, CpuIdle, IoMax, OomKill, RdmaMax};

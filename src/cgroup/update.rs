@@ -92,7 +92,7 @@ impl Group {
             let mut refused = None;
             for (file, setting) in pending {
                 let refuse = |errno| Refusal::Write(file.clone(), setting.value.clone(), errno);
-                let text = fs::read_to_string(file).map_err(|error| refuse(super::errno(&error)))?;
+                let text = fs::read_to_string(file).map_err(|error| refuse(Errno::of(error)))?;
                 match write(file, setting.value.as_bytes()) {
                     Ok(()) => {
                         written.push(Written {

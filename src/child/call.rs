@@ -103,8 +103,7 @@ fn settled(error: io::Error) -> io::Result<()> {
 impl Child {
     /// Sends the argument and collects the result of the entry that the child runs.
     pub(crate) fn converse(mut self, socket: UnixStream, argument: &[u8]) -> Result<Reply> {
-        let fail =
-            |e: io::Error| Error::call("talk to the called function", Errno(e.raw_os_error().unwrap_or(libc::EIO)));
+        let fail = |e: io::Error| Error::call("talk to the called function", Errno::of(e));
         // nobody could answer them beside this talk
         self.notifications = None;
         socket.set_nonblocking(true).map_err(fail)?;

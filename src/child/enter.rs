@@ -87,7 +87,7 @@ impl Child {
     /// the pidfd is told once, and may be before there is a report.
     #[cfg(feature = "tokio")]
     pub(super) fn report_fd(&self) -> Result<Option<OwnedFd>> {
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|e| Errno(e.raw_os_error().unwrap_or(libc::EIO)));
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(Errno::of);
         let copy = self.entered.then(|| copy(&self.control)).transpose();
         copy.map_err(|errno| Error::call("copy the control socket", errno))
     }

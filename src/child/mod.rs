@@ -314,7 +314,7 @@ impl Child {
 
     fn duplicate_pidfd(&self) -> Result<OwnedFd> {
         let copy = self.pidfd.as_fd().try_clone_to_owned();
-        copy.map_err(|e| Error::call("copy the pidfd", Errno(e.raw_os_error().unwrap_or(libc::EIO))))
+        copy.map_err(|e| Error::call("copy the pidfd", Errno::of(e)))
     }
 }
 

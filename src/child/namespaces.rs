@@ -20,7 +20,7 @@ impl Child {
         // The shim itself stays outside of a pid namespace that it joined: its children's is meant.
         let name = if kind == NamespaceKind::Pid { "pid_for_children" } else { kind.file_name() };
         let fd = File::open(format!("/proc/{}/ns/{name}", self.pid)).map_err(|e| {
-            let errno = Errno(e.raw_os_error().unwrap_or(libc::EIO));
+            let errno = Errno::of(e);
             Error::call(format!("open the {} namespace of the sandbox {}", kind.file_name(), self.pid), errno)
                 .with_hint("a sandbox that runs, and a host with /proc")
         })?;

@@ -113,7 +113,7 @@ pub(super) fn read_some(mut pipe: &PipeReader, take: impl FnOnce(&[u8])) -> Resu
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) => return Err(fail("read", Errno(e.raw_os_error().unwrap_or(libc::EIO)))),
+            Err(e) => return Err(fail("read", Errno::of(e))),
         }
     }
 }

@@ -181,7 +181,7 @@ fn poll_read(pipe: &mut Option<pipe::Receiver>, text: &mut Collected, context: &
             Poll::Ready(Ok(())) if read.filled().is_empty() => *pipe = None,
             Poll::Ready(Ok(())) => text.push(read.filled()),
             Poll::Ready(Err(error)) => {
-                return Poll::Ready(Err(fail("read", Errno(error.raw_os_error().unwrap_or(libc::EIO)))));
+                return Poll::Ready(Err(fail("read", Errno::of(error))));
             }
         }
     }
@@ -198,5 +198,5 @@ pub(super) fn in_a_runtime() -> Result<()> {
 }
 
 fn register(error: io::Error) -> Error {
-    Error::call("watch a sandbox with tokio's reactor", Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    Error::call("watch a sandbox with tokio's reactor", Errno::of(error))
 }

@@ -278,7 +278,7 @@ impl Lock {
     fn take(path: &Path, operation: u32) -> Result<Lock> {
         let fail = |errno| Error::call(format!("lock {}", path.display()), errno);
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let file = file.map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+        let file = file.map_err(|e| fail(Errno::of(e)))?;
         flock(&file, operation).map_err(fail)?;
         Ok(Lock(file))
     }

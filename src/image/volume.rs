@@ -198,15 +198,14 @@ impl Store {
         let doomed = work.path().join("volume");
         {
             let _held = self.lock_exclusive()?;
-            let lock =
-                File::open(directory.join("lock")).map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+            let lock = File::open(directory.join("lock")).map_err(|e| fail(Errno::of(e)))?;
             flock(&lock, LOCK_EX | LOCK_NB).map_err(|errno| match errno {
                 Errno::EAGAIN => {
                     fail(Errno::EBUSY).with_hint("the end of the sandboxes that use it, and of the handles on it")
                 }
                 errno => fail(errno),
             })?;
-            fs::rename(&directory, &doomed).map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+            fs::rename(&directory, &doomed).map_err(|e| fail(Errno::of(e)))?;
         }
         fs::remove_dir_all(&doomed).map_err(|e| io_error(format!("remove the volume {name}"), &e))
     }

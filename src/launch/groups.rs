@@ -1,7 +1,7 @@
 //! The control groups of a launch: made, limited, and ready to be born into.
 
 use super::Failure;
-use crate::cgroup::{Directory, errno, words, write};
+use crate::cgroup::{Directory, words, write};
 use crate::program::op::presence;
 use crate::sys::{Errno, bpf};
 use std::ffi::CStr;
@@ -41,7 +41,7 @@ impl Groups {
         match write(&file, controllers) {
             Err(Errno::EBUSY) if !leaf.is_empty() => {
                 let leaf = path(group).join(path(leaf));
-                match fs::create_dir(&leaf).map_err(|error| errno(&error)) {
+                match fs::create_dir(&leaf).map_err(Errno::of) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(errno) => return Err(Failure(errno, format!("mkdir {}", leaf.display()))),
                 }
@@ -92,7 +92,7 @@ impl Groups {
         if self.is_absent(group) {
             return Ok(());
         }
-        let directory = File::open(group).map_err(|error| errno(&error))?;
+        let directory = File::open(group).map_err(Errno::of)?;
         let program = bpf::load_device_program(program)?;
         // the group keeps it from here on
         bpf::attach_device_program(directory.as_fd(), program.as_fd())?;
@@ -104,7 +104,7 @@ impl Groups {
         if self.is_absent(place) {
             return Ok(());
         }
-        let file = OpenOptions::new().read(v2).write(!v2).open(place).map_err(|error| errno(&error))?;
+        let file = OpenOptions::new().read(v2).write(!v2).open(place).map_err(Errno::of)?;
         match v2 {
             true => self.v2 = Some(file.into()),
             false => self.tasks.push(file.into()),

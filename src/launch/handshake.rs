@@ -165,7 +165,7 @@ fn lost(program: &Program) -> Error {
 fn pid_of(pidfd: &PidFd) -> Result<i32> {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd());
     let fail = |errno| Error::call(format!("look up a process in {path}"), errno);
-    let info = std::fs::read_to_string(&path).map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+    let info = std::fs::read_to_string(&path).map_err(|e| fail(Errno::of(e)))?;
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     let pid: i32 = pid.ok_or_else(|| fail(Errno::EIO))?;
     // -1: it has been reaped by now. 0 and less mean others to kill(2), and no process has the largest number.

@@ -20,5 +20,5 @@ pub(super) fn namespace(image: BorrowedFd<'_>, uid: &[u8], gid: &[u8]) -> Result
 /// That of a process.
 pub(super) fn of(pid: i32) -> Result<File, Failure> {
     let path = format!("/proc/{pid}/ns/user");
-    File::open(&path).map_err(|e| Failure(Errno(e.raw_os_error().unwrap_or(libc::EIO)), path))
+    File::open(&path).map_err(|e| Failure(Errno::of(e), path))
 }

@@ -73,7 +73,7 @@ fn open() -> Result<File, Errno> {
         match opened.and_then(|file| Ok((file.metadata()?, file))) {
             Ok((found, file)) if found.is_file() && found.uid() == nix::unistd::geteuid().as_raw() => return Ok(file),
             Ok(_) => last = Errno::EACCES,
-            Err(e) => last = Errno(e.raw_os_error().unwrap_or(libc::EIO)),
+            Err(e) => last = Errno::of(e),
         }
     }
     Err(last)

@@ -126,10 +126,8 @@ pub(super) fn own_program(without: u32) -> Result<Fd> {
     if let Some(fd) = &*copy {
         return Ok(Fd::Shared(fd.clone()));
     }
-    let mut own = File::open("/proc/self/exe").map_err(|e| {
-        Error::call("open this program (/proc/self/exe)", Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-            .with_hint("a host with /proc")
-    })?;
+    let mut own = File::open("/proc/self/exe")
+        .map_err(|e| Error::call("open this program (/proc/self/exe)", Errno::of(e)).with_hint("a host with /proc"))?;
     let sealed = if in_memory { memfd::sealed_copy(c"belljar-entry", &mut own) } else { Err(Errno::EACCES) };
     let made = match sealed {
         // vm.memfd_noexec is 2

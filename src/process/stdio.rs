@@ -180,5 +180,5 @@ fn plain(stdio: &Stdio, own: BorrowedFd<'_>, shared: &mut Shared, builder: &mut 
 }
 
 fn open_error(what: &str, error: &io::Error) -> Error {
-    Error::call(what, Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    Error::call(what, Errno::of(error))
 }

@@ -339,7 +339,7 @@ impl Kept {
         match locks.as_slice() {
             [] => Ok(Slot::NONE),
             [lock] => {
-                let copy = lock.try_clone_to_owned().map_err(|e| fail(Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
+                let copy = lock.try_clone_to_owned().map_err(|e| fail(Errno::of(e)))?;
                 Ok(builder.send(Fd::Owned(copy)))
             }
             locks => {

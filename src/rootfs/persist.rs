@@ -30,7 +30,7 @@ const HINT: &str = "a directory that was given to Upper::Persist, and that only 
 /// to look like the topmost layer's, whatever the caller's umask.
 pub(super) fn prepare(path: &Path, top: Option<&PathBuf>, source: Source) -> Result<File> {
     let fail = |what: &str, e: std::io::Error| {
-        Error::call(format!("{what} the upper {}", path.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
+        Error::call(format!("{what} the upper {}", path.display()), Errno::of(e))
             .with_hint("a directory that the caller may write, on a file system like ext4, xfs, btrfs or tmpfs")
     };
     let own = |directory: &Path| match source.owner.filter(|_| !source.idmap) {
@@ -142,8 +142,7 @@ pub(crate) fn noted(path: &Path) -> Result<Option<(Ranges, Ranges)>> {
 }
 
 fn failed(what: &str, place: &Path, e: &std::io::Error) -> Error {
-    Error::call(format!("{what} the note {}", place.display()), Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-        .with_hint(HINT)
+    Error::call(format!("{what} the note {}", place.display()), Errno::of(e)).with_hint(HINT)
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl ExecLabel {
             Error::call("open /proc to label the payload", errno).with_hint("a host process with a procfs on /proc")
         };
         let proc = OpenOptions::new().read(true).custom_flags(O_PATH | O_DIRECTORY).open("/proc");
-        let proc = proc.map_err(|error| fail(Errno(error.raw_os_error().unwrap_or(libc::EIO))))?;
+        let proc = proc.map_err(|error| fail(Errno::of(error)))?;
         if call::fstatfs(proc.as_raw_fd()).map_err(fail)?.f_type != PROC_SUPER_MAGIC {
             return Err(fail(Errno::ESTALE));
         }

@@ -2,8 +2,8 @@
 //! descriptor is named by `/proc/self/fd/N`, attributes are changed by remounting, one
 //! mount at a time.
 
+use crate::decimal::Decimal;
 use crate::mounts::{At, Change};
-use crate::root::Decimal;
 use crate::state::State;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};

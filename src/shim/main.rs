@@ -25,6 +25,7 @@ mod sys {
 }
 mod classic;
 mod confine;
+mod decimal;
 mod descriptors;
 mod enter;
 mod identity;

@@ -6,6 +6,7 @@
 //! with what they used. And without a proc of the sandbox's own only the payload is seen
 //! while it lives.
 
+use crate::decimal::Decimal;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::call;
 use crate::watch::PROC;
@@ -141,14 +142,8 @@ fn reaped_by(pid: i32) -> u64 {
 
 /// `PID/stat`.
 fn stat_path(pid: i32, buffer: &mut [u8; 24]) -> Option<&CStr> {
-    let (mut digits, mut rest) = ([0u8; 10], pid as u32);
-    let mut at = digits.len();
-    while rest != 0 {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    let pid = &digits[at..];
+    let mut digits = Decimal::new();
+    let pid = digits.of(pid as u32 as u64).to_bytes();
     buffer[..pid.len()].copy_from_slice(pid);
     buffer[pid.len()..pid.len() + 6].copy_from_slice(b"/stat\0");
     CStr::from_bytes_until_nul(&buffer[..]).ok()

@@ -6,10 +6,11 @@
 //! one option string names them relative to it: mount(2) cuts that string at a
 //! page without saying so, hence the check.
 
+use crate::decimal::Decimal;
 use crate::mounts::At;
 use crate::program::wire::codec::Slot;
 use crate::program::wire::op::{upper, without};
-use crate::root::{self, Decimal};
+use crate::root;
 use crate::state::State;
 use crate::sys::kernel::abi::*;
 use crate::sys::kernel::{Errno, Result, call};

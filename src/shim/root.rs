@@ -1,6 +1,7 @@
 //! The new root: where it is put together, what it is made of, and the pivot.
 
 use crate::classic;
+use crate::decimal::Decimal;
 use crate::mounts;
 use crate::program::wire::codec::Slot;
 use crate::program::wire::op::without;
@@ -140,27 +141,4 @@ fn uncover(root: i32) -> Result<()> {
         call::umount2(c"/..", MNT_DETACH)?;
     }
     Err(Errno::ELOOP)
-}
-
-/// A number as a mount option has it.
-pub struct Decimal([u8; 24]);
-
-impl Decimal {
-    pub fn new() -> Decimal {
-        Decimal([0; 24])
-    }
-
-    /// The digits of `n`.
-    pub fn of(&mut self, mut n: u64) -> &CStr {
-        let mut at = self.0.len() - 1; // the last byte stays NUL
-        loop {
-            at -= 1;
-            self.0[at] = b'0' + (n % 10) as u8;
-            n /= 10;
-            if n == 0 {
-                break;
-            }
-        }
-        CStr::from_bytes_until_nul(&self.0[at..]).unwrap_or(c"0")
-    }
 }

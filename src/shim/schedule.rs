@@ -1,5 +1,6 @@
 //! How the payload's process is scheduled, and how readily it is killed for want of memory.
 
+use crate::decimal::Decimal;
 use crate::procfs;
 use crate::program::wire::op::schedule::{KEEP, KEEP_NICE};
 use crate::sys::kernel::abi::*;
@@ -30,20 +31,10 @@ pub fn cpus(mask: &[u8]) -> Result<()> {
 
 /// Writes /proc/self/oom_score_adj.
 pub fn oom_score_adj(value: i64) -> Result<()> {
-    let mut text = [0u8; 8];
-    let mut at = text.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 || at == 1 {
-            break;
-        }
-    }
-    if value < 0 {
-        at -= 1;
-        text[at] = b'-';
-    }
-    procfs::write(c"self/oom_score_adj", &text[at..])
+    let mut digits = Decimal::new();
+    let digits = digits.of(value.unsigned_abs()).to_bytes();
+    let mut text = [b'-'; 24];
+    text[1..=digits.len()].copy_from_slice(digits);
+    let start = usize::from(value >= 0);
+    procfs::write(c"self/oom_score_adj", &text[start..=digits.len()])
 }

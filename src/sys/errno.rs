@@ -1,6 +1,7 @@
 //! Error numbers as text.
 
 use super::Errno;
+use std::borrow::Borrow;
 use std::fmt;
 
 impl Errno {
@@ -10,6 +11,11 @@ impl Errno {
             nix::errno::Errno::UnknownErrno => format!("errno {}", self.0),
             errno => format!("{errno:?}"),
         }
+    }
+
+    /// What the kernel said; `EIO` for an error that is not the kernel's.
+    pub(crate) fn of(error: impl Borrow<std::io::Error>) -> Errno {
+        error.borrow().raw_os_error().map_or(Errno::EIO, Errno)
     }
 }
 

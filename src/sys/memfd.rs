@@ -35,7 +35,7 @@ pub fn sealed_copy(name: &CStr, content: &mut impl Read) -> Result<OwnedFd> {
     };
     // SAFETY: the kernel has just made this descriptor for us.
     let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-    io::copy(content, &mut file).map_err(errno)?;
+    io::copy(content, &mut file).map_err(Errno::of)?;
     let fd = OwnedFd::from(file);
     let seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     call::fcntl(fd.as_raw_fd(), F_ADD_SEALS, seals)?;
@@ -55,7 +55,7 @@ pub fn unlinked_copy(content: &mut (impl Read + Seek)) -> Result<OwnedFd> {
     for directory in runtime.into_iter().chain(others) {
         match unlinked_copy_in(&directory, content) {
             Ok(file) => return Ok(file.into()),
-            Err(e) => last = errno(e),
+            Err(e) => last = Errno::of(e),
         }
     }
     Err(last)
@@ -71,8 +71,4 @@ fn unlinked_copy_in(directory: &Path, content: &mut (impl Read + Seek)) -> io::R
     content.rewind()?;
     io::copy(content, &mut file)?;
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-fn errno(error: io::Error) -> Errno {
-    Errno(error.raw_os_error().unwrap_or(libc::EIO))
 }

@@ -41,13 +41,6 @@ fn while_swapping<T>(
     outside: &std::path::Path,
     body: impl FnOnce() -> Fallible<T>,
 ) -> Fallible<T> {
-    /// Stops the swapper when the body panics, too: the scope waits for it.
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| -> std::io::Result<u64> {

@@ -398,9 +398,8 @@ fn a_thread_that_reaps_everything() -> Fallible<()> {
             }
             Ok(())
         };
-        let done = all();
-        stop.store(true, Ordering::Relaxed);
-        done
+        let _stop = Stop(&stop);
+        all()
     })?;
     assert!(lost > 0, "control: the other thread reaps");
     Ok(())

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -23,6 +24,15 @@ pub fn races() -> usize {
 /// A bound in time, ten times as long in a virtual machine without hardware support.
 pub fn patience(bound: Duration) -> Duration {
     if std::env::var_os("VMTEST").is_some() { bound * 10 } else { bound }
+}
+
+/// Tells another thread to end, however this one ends: a scope waits for it.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// `/bin/sh -c script`.

@@ -362,13 +362,6 @@ fn racing_link() -> Fallible<()> {
     let sandbox =
         empty([Mount::bind(shared.path(), "/shared"), Mount::tmpfs("/shared/name/sub").missing(Missing::Skip)])?;
     let mut mounted = 0;
-    /// Ends the other thread however this one ends.
-    struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
     std::thread::scope(|scope| -> Fallible<()> {
         let _stop = Stop(&stop);
         scope.spawn(|| {

@@ -158,13 +158,12 @@ impl Notification {
     /// As [`read`](Notification::read); `EACCES` (`/proc/PID/mem` of the payload's user is not the host
     /// process's to open). `EFAULT` and `EIO` may leave the first bytes written.
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
-        let fail = |error: std::io::Error| Errno(error.raw_os_error().unwrap_or(libc::EIO));
         let path = format!("/proc/{}/mem", self.notice.thread);
         let file = OpenOptions::new().write(true).open(path);
-        let file = file.map_err(|error| self.about("open the memory of", fail(error)))?;
+        let file = file.map_err(|error| self.about("open the memory of", Errno::of(error)))?;
         // it still waits, so what is open is its memory and nobody else's, whoever has its number later
         let file = self.still(file)?;
-        file.write_all_at(bytes, address).map_err(|error| self.about("write into the memory of", fail(error)))?;
+        file.write_all_at(bytes, address).map_err(|error| self.about("write into the memory of", Errno::of(error)))?;
         self.still(())
     }
 

@@ -95,5 +95,5 @@ impl AsyncNotifications {
 }
 
 fn register(error: io::Error) -> Error {
-    Error::call("watch notified calls with tokio's reactor", Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    Error::call("watch notified calls with tokio's reactor", Errno::of(error))
 }

@@ -3,7 +3,6 @@
 //!
 //! Contract: cgroups(7), `Documentation/admin-guide/cgroup-v2.rst`.
 
-use super::namespaces::errno;
 use super::remote::Remote;
 use super::{Bench, Finding, Outcome, Topic};
 use crate::host::cgroups::{Hierarchy as Group, hierarchies};
@@ -113,7 +112,7 @@ fn starting(bench: &Bench, v2: Option<&(&Group, io::Result<Made>)>) -> Finding {
         return Finding::untried(Topic::Cgroups, NAME, "there is no v2 group of the caller's own to start one in");
     };
     let started = File::open(path)
-        .map_err(errno)
+        .map_err(Errno::of)
         .and_then(|group| Remote::start(program.as_fd(), NamespaceFlags::empty(), Some(group.as_fd())));
     let tried = "clone3(2) with CLONE_INTO_CGROUP";
     Finding::attempt(Topic::Cgroups, NAME, tried, started.map(drop), |errno| match errno {

@@ -258,7 +258,7 @@ fn id_mapped(bench: &Bench, inside: Option<&Remote>) -> Finding {
     };
     let attempt = || -> Result<()> {
         let tree = open_tree(CWD, c"/", OpenTreeFlags::CLONE)?;
-        let user = File::open(format!("/proc/{}/ns/user", inside.pid())).map_err(super::namespaces::errno)?;
+        let user = File::open(format!("/proc/{}/ns/user", inside.pid())).map_err(Errno::of)?;
         mount_setattr(tree.as_fd(), c"", &AttrChange { id_map: Some(user.as_fd()), ..AttrChange::default() })
     };
     let tried = "mount_setattr(2) MOUNT_ATTR_IDMAP of a detached clone of /";

@@ -3,10 +3,10 @@
 //! Contract: capabilities(7), user_namespaces(7), subuid(5), newuidmap(1).
 
 use super::kernel::NO_PROCESS;
-use super::namespaces::errno;
 use super::remote::Remote;
 use super::{Bench, Finding, Outcome, Topic};
 use crate::host::{SubIds, subordinate};
+use crate::sys::Errno;
 use crate::sys::kernel::call;
 use crate::sys::namespace::NamespaceFlags;
 use std::os::fd::AsFd;
@@ -147,7 +147,7 @@ fn run(helper: &str, pid: i32, own: u32, range: &SubIds) -> Result<(), Failure> 
             let said = said.lines().next().unwrap_or("without a word");
             Err(Failure { status: format!("{}, {said}", output.status), started: true })
         }
-        Err(error) => Err(Failure { status: errno(error).to_string(), started: false }),
+        Err(error) => Err(Failure { status: Errno::of(error).to_string(), started: false }),
     }
 }
 

@@ -173,12 +173,7 @@ fn write_maps(pid: i32, uid: u32, gid: u32, deny_setgroups: bool) -> Result<()> 
 
 fn write(pid: i32, name: &str, text: &str) -> Result<()> {
     let file = OpenOptions::new().write(true).open(format!("/proc/{pid}/{name}"));
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(errno)
-}
-
-/// The errno of an I/O error.
-pub(super) fn errno(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno)
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Errno::of)
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn truncated() -> Stop {
 pub(super) fn stop(what: &str, error: io::Error) -> Stop {
     match error.downcast::<Carried>() {
         Ok(Carried(stop)) => stop,
-        Err(error) => Stop::Error(Error::call(what, Errno(error.raw_os_error().unwrap_or(libc::EIO)))),
+        Err(error) => Stop::Error(Error::call(what, Errno::of(error))),
     }
 }
 

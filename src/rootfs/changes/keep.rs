@@ -96,7 +96,7 @@ impl Changes {
     ) -> Result<KeepTotals> {
         let path = destination.as_ref();
         let fail = |e: io::Error| {
-            let errno = Errno(e.raw_os_error().unwrap_or(libc::EIO));
+            let errno = Errno::of(e);
             Error::call(format!("make the destination {}", path.display()), errno)
                 .with_hint("a directory that the caller may write")
         };
@@ -177,7 +177,7 @@ impl Copy<'_> {
         let file = create_new(dir.as_fd(), &name, mode & 0o777).map_err(|errno| made_error(path, errno))?;
         self.made.push((path.to_owned(), false));
         let mut file = File::from(file);
-        let failed = |e: io::Error| look(Errno(e.raw_os_error().unwrap_or(libc::EIO)));
+        let failed = |e: io::Error| look(Errno::of(e));
         // one byte more, to notice a file that grows while it is read
         let copied = io::copy(&mut File::from(source).take(left.saturating_add(1)), &mut file).map_err(failed)?;
         if copied > left {
