@@ -2,13 +2,17 @@
 
 use super::Failure;
 use crate::sys::Errno;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Writes both maps of the process `pid`.
 pub(super) fn write(pid: i32, uid: &[u8], gid: &[u8], deny_setgroups: bool, helper: bool) -> Result<(), Failure> {
     if helper {
+        wait_for_exec(pid); // newuidmap may have no power but that of setting ids
         run("uid", pid, uid)?;
         return run("gid", pid, gid);
     }
@@ -25,11 +29,32 @@ pub(super) fn write(pid: i32, uid: &[u8], gid: &[u8], deny_setgroups: bool, help
 fn put(pid: i32, name: &str, text: &[u8]) -> Result<(), Failure> {
     let path = format!("/proc/{pid}/{name}");
     let fail = |e: io::Error| Failure(Errno::of(e), path.clone());
-    let mut file = OpenOptions::new().write(true).open(&path).map_err(fail)?;
+    let open = || OpenOptions::new().write(true).open(&path);
+    let refused = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
+    let file = open().or_else(|error| if refused(&error) && wait_for_exec(pid) { open() } else { Err(error) });
+    let mut file = file.map_err(fail)?;
     match file.write(text) {
         Ok(n) if n == text.len() => Ok(()),
         Ok(_) => Err(Failure(Errno::EIO, path)),
         Err(e) => Err(fail(e)),
+    }
+}
+
+/// A thread that clones with CLONE_VFORK goes on while the kernel is still about to finish the exec. Until then, since
+/// Linux 7.2, the new process is not dumpable, and its files in /proc are root's (proc(5)).
+const EXEC_BOUND: Duration = Duration::from_secs(1);
+
+/// Waits until the files of a process are the caller's, as they are at once where there is nothing to wait for; `false` if they
+/// never are.
+fn wait_for_exec(pid: i32) -> bool {
+    let end = Instant::now() + EXEC_BOUND;
+    let own = nix::unistd::geteuid().as_raw();
+    loop {
+        match fs::metadata(format!("/proc/{pid}/uid_map")) {
+            Ok(found) if found.uid() == own => return true,
+            Ok(_) if Instant::now() < end => sleep(Duration::from_micros(50)),
+            _ => return false,
+        }
     }
 }
 
@@ -50,5 +75,5 @@ fn run(ids: &str, pid: i32, map: &[u8]) -> Result<(), Failure> {
 
 /// Whether this map is there: it is written once, or not at all.
 fn has_map(pid: i32, ids: &str) -> bool {
-    std::fs::read(format!("/proc/{pid}/{ids}_map")).is_ok_and(|map| !map.is_empty())
+    fs::read(format!("/proc/{pid}/{ids}_map")).is_ok_and(|map| !map.is_empty())
 }

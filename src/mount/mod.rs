@@ -127,12 +127,14 @@ impl Mount {
     /// A UNIX socket is refused here: connecting needs no write access, so a read-only
     /// bind would not protect what listens on it. See [`socket`](Mount::socket). So is a directory below which
     /// there is one at spawn, as far as `/proc/net/unix` tells: not those that are bound later, by a relative path,
-    /// or in other network namespaces.
+    /// or in other network namespaces. To these the payload cannot connect from Linux 7.1 on (Landlock 9), to
+    /// those that were bound inside the sandbox it can.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Mount {
         Mount::new(Kind::Bind { source: source.into(), socket: false }, target)
     }
 
-    /// A UNIX socket of the host, or a directory with some: the payload may talk to what listens there.
+    /// A UNIX socket of the host, or a directory with some: the payload may talk to what listens there, or in a directory that
+    /// sandboxes share.
     pub fn socket(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Mount {
         Mount::new(Kind::Bind { source: source.into(), socket: true }, target)
     }

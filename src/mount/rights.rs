@@ -44,6 +44,14 @@ impl Mounts {
     }
 }
 
+impl Mounts {
+    /// The places with sockets of the host that the payload may talk to.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
+        let exposed = self.0.iter().filter(|mount| matches!(mount.kind, Kind::Bind { socket: true, .. }));
+        exposed.map(|mount| mount.target.clone()).collect()
+    }
+}
+
 /// The entries of /proc that the standard plan masks, of which one stands for all.
 const MASKED: &str = "kcore";
 

@@ -180,6 +180,7 @@ pub(super) fn surroundings(
         own_mounts: root.is_new(),
         root_writable: root.is_writable(),
         places: mounts.rights().into_iter().map(|(path, right)| (path, place(right))).collect(),
+        sockets: mounts.sockets(),
         may_mount: security.may_mount(),
         limits_nested: host.may_limit_nested && matches!(namespaces.user, User::New(_)),
         own_network: matches!(namespaces.net, crate::namespace::Net::New),

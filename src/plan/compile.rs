@@ -90,6 +90,7 @@ pub(crate) fn compile(
         |builder| {
             let host = builder.send(Fd::Owned(host_pidfd.into()));
             let lock = kept.send(builder)?;
+            confinement.lower_sandbox(builder);
             builder.op(Op::Payload { stay: stay.into(), host, lock, keep });
             confinement.lower_label(builder)
         },

@@ -210,7 +210,7 @@ pub(crate) struct Confinement {
     listener: Option<Arc<[u8]>>,
     /// The sandbox's user namespace is to have none below it.
     limit_nested: bool,
-    landlock: landlock::Domain,
+    landlock: landlock::Domains,
     no_new_privileges: bool,
     rlimits: Vec<u8>,
     /// A new session keyring, and whether there is nothing else.
@@ -220,7 +220,7 @@ pub(crate) struct Confinement {
 impl Confinement {
     /// Whether to confine a process takes CAP_SYS_ADMIN: a filter or a Landlock domain without no_new_privs.
     pub fn needs_privilege(&self) -> bool {
-        !self.no_new_privileges && (self.filter.is_some() || self.landlock.restricts())
+        !self.no_new_privileges && (self.filter.is_some() || self.landlock.process.restricts())
     }
 
     /// Whether the limit of user namespaces is to be 0 inside.
@@ -262,13 +262,18 @@ impl Confinement {
         self.label.as_ref().map_or(Ok(()), |label| label.lower(builder))
     }
 
+    /// What the sandbox's init takes upon itself, and all that runs in the sandbox: when the mounts are made.
+    pub fn lower_sandbox(&self, builder: &mut Builder) {
+        self.landlock.sandbox.lower(builder);
+    }
+
     /// What takes the capabilities of the set-up.
     pub fn lower_before_ids(&self, builder: &mut Builder) {
         if let Some(required) = self.keyring {
             builder.op(Op::Keyring { required: required.into() });
         }
         if !self.no_new_privileges {
-            self.landlock.lower(builder);
+            self.landlock.process.lower(builder);
             self.filter(builder);
         }
     }
@@ -292,7 +297,7 @@ impl Confinement {
     /// deny what those before it need.
     pub fn lower_last(all: &[&Confinement], builder: &mut Builder) {
         let all = all.iter().filter(|one| one.no_new_privileges);
-        all.clone().for_each(|one| one.landlock.lower(builder));
+        all.clone().for_each(|one| one.landlock.process.lower(builder));
         for filter in all.clone().filter_map(|one| one.listener.as_ref()) {
             builder.op(Op::Listen { filter });
         }

@@ -84,8 +84,10 @@ pub fn landlock(state: &State, handled: [u64; 3], mut rules: &[u8]) -> Result<()
     if handled[0] != 0 {
         // what the host gives by descriptor it gives: a stream can be opened anew as /dev/stdout, a directory
         // be read, but not be left by its `..`
-        for fd in (0..=state.highest).chain([state.image]) {
-            match beneath(domain, fd, handled[0]) {
+        let around = handled[0] & LANDLOCK_ACCESS_FS_RESOLVE_UNIX != 0; // the init's: what is given has no number yet
+        let given = handled[0] & !LANDLOCK_ACCESS_FS_RESOLVE_UNIX;
+        for fd in (0..=state.highest).chain([state.image]).chain(state.slots.open().filter(|_| around)) {
+            match beneath(domain, fd, given) {
                 Err(Errno::EBADF | Errno::EBADFD) => {} // pipes and sockets need no rule
                 answer => answer?,
             }

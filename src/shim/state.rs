@@ -44,6 +44,11 @@ impl Slots {
         }
     }
 
+    /// What is in the slots.
+    pub fn open(&self) -> impl Iterator<Item = i32> {
+        self.0.fds[..self.0.used].iter().filter(|fd| **fd > 0).map(|fd| fd - 1)
+    }
+
     fn get(&self, slot: Slot) -> Result<i32> {
         match self.0.fds.get(slot.0 as usize) {
             Some(fd) if *fd > 0 => Ok(*fd - 1),

@@ -263,8 +263,9 @@ pub const CAP_SETUID: u32 = 7;
 pub const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
 pub const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
 pub const LANDLOCK_RULE_NET_PORT: u32 = 2;
-/// Rights that files have: execute, write, read, truncate, ioctl of a device.
-pub const LANDLOCK_ACCESS_FILE: u64 = 1 | 2 | 4 | 1 << 14 | 1 << 15;
+pub const LANDLOCK_ACCESS_FS_RESOLVE_UNIX: u64 = 1 << 16;
+/// Rights that files have: execute, write, read, truncate, ioctl of a device, connections to a socket.
+pub const LANDLOCK_ACCESS_FILE: u64 = 1 | 2 | 4 | 1 << 14 | 1 << 15 | LANDLOCK_ACCESS_FS_RESOLVE_UNIX;
 
 /// `struct landlock_path_beneath_attr`, which is packed.
 #[repr(C, packed)]

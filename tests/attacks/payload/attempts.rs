@@ -27,6 +27,7 @@ numbers! {
     personality = 135/92, setuid = 105/146, getuid = 102/174, geteuid = 107/175, getcwd = 79/17, connect = 42/203,
     bind = 49/200, prlimit64 = 302/261, sched_setscheduler = 144/119, mkdirat = 258/34, getpid = 39/172, clock_gettime = 228/113,
     renameat2 = 316/276, symlinkat = 266/36, fallocate = 285/47, setns = 308/268, pidfd_open = 434/434, kill = 62/129,
+    listen = 50/201, sendto = 44/206,
 }
 
 /// The environment that the kernel passed.
@@ -106,6 +107,9 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"socket" => sockets::socket(argument, line),
         b"connect" => line.result(sockets::connect_unix(argument, false)),
         b"connect-abstract" => line.result(sockets::connect_unix(argument, true)),
+        b"listen" => line.result(sockets::listen_unix(argument)),
+        b"send-udp" => line.result(sockets::send_udp(argument)),
+        b"bind-udp" => line.result(sockets::bind_udp(argument)),
         b"connect-ipv4" => line.result(sockets::connect_ipv4(argument)),
         b"connect-ipv6" => line.result(sockets::connect_ipv6(argument)),
         _ => files::run(name, argument, line),

@@ -21,6 +21,19 @@ fn connect(fd: i32, address: &[u8]) -> Result<usize> {
 }
 
 pub fn connect_unix(path: &CStr, is_abstract: bool) -> Result<usize> {
+    let (address, len) = unix(path, is_abstract)?;
+    connect(call::socket(1, 1, 0)?, &address[..len])
+}
+
+/// Listens there for as long as this process lives.
+pub fn listen_unix(path: &CStr) -> Result<usize> {
+    let (address, len) = unix(path, false)?;
+    let fd = call::socket(1, 1, 0)? as usize;
+    raw(nr::bind, &[fd, address.as_ptr() as usize, len])?;
+    raw(nr::listen, &[fd, 8])
+}
+
+fn unix(path: &CStr, is_abstract: bool) -> Result<([u8; 110], usize)> {
     let mut address = [0u8; 110];
     address[0] = 1;
     let at = 2 + usize::from(is_abstract);
@@ -28,16 +41,39 @@ pub fn connect_unix(path: &CStr, is_abstract: bool) -> Result<usize> {
     address.get_mut(at..at + path.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path);
     // of an abstract name the length counts
     let len = at + path.len() + usize::from(!is_abstract);
-    connect(call::socket(1, 1, 0)?, &address[..len])
+    Ok((address, len))
 }
 
 /// The loopback address, or 169.254.169.254 with a negative port.
 pub fn connect_ipv4(port: &CStr) -> Result<usize> {
     let port = number(port);
     let host: [u8; 4] = if port < 0 { [169, 254, 169, 254] } else { [127, 0, 0, 1] };
-    let [high, low] = (port.unsigned_abs() as u16).to_be_bytes();
-    let address = [2, 0, high, low, host[0], host[1], host[2], host[3], 0, 0, 0, 0, 0, 0, 0, 0];
-    connect(call::socket(2, 1, 0)?, &address)
+    connect(call::socket(2, 1, 0)?, &ipv4(host, port.unsigned_abs() as u16))
+}
+
+fn ipv4(host: [u8; 4], port: u16) -> [u8; 16] {
+    let [high, low] = port.to_be_bytes();
+    [2, 0, high, low, host[0], host[1], host[2], host[3], 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// One datagram to the loopback address.
+pub fn send_udp(port: &CStr) -> Result<usize> {
+    let fd = call::socket(2, 2, 0)?;
+    let address = ipv4([127, 0, 0, 1], number(port) as u16);
+    let text = b"x";
+    let answer =
+        raw(nr::sendto, &[fd as usize, text.as_ptr() as usize, text.len(), 0, address.as_ptr() as usize, address.len()]);
+    call::close(fd)?;
+    answer.map(|_| 0)
+}
+
+/// A port of UDP for oneself; 0 for one that the kernel chooses.
+pub fn bind_udp(port: &CStr) -> Result<usize> {
+    let fd = call::socket(2, 2, 0)?;
+    let address = ipv4([127, 0, 0, 1], number(port) as u16);
+    let answer = raw(nr::bind, &[fd as usize, address.as_ptr() as usize, address.len()]);
+    call::close(fd)?;
+    answer
 }
 
 /// fe80::1 on interface 2.

@@ -3,6 +3,13 @@
 //! It says once more, in another part of the kernel, what the mounts say: where the payload may write. A
 //! process in it cannot change mounts either, whatever capabilities it comes by. Rights add up along a path, so a
 //! read-only place below a writable root cannot be said: there the mount alone stands.
+//!
+//! A process that enters a sandbox takes a domain of its own, beside the payload's. What is to hold between the sandbox and the
+//! host, but not within the sandbox, is therefore a domain around both, which the sandbox's init takes and all inherit: whoever is
+//! in it may connect to sockets that were bound in it.
+
+#[cfg(test)]
+mod tests;
 
 use crate::enforce::{Enforce, Enforced, Enforcement};
 use crate::error::Defect;
@@ -20,8 +27,11 @@ const MAKE_BLOCK: u64 = 1 << 11;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
+const RESOLVE_UNIX: u64 = 1 << 16;
 const BIND_TCP: u64 = 1 << 0;
 const CONNECT_TCP: u64 = 1 << 1;
+const BIND_UDP: u64 = 1 << 2;
+const CONNECT_SEND_UDP: u64 = 1 << 3;
 const SCOPE_ABSTRACT: u64 = 1 << 0;
 const SCOPE_SIGNAL: u64 = 1 << 1;
 
@@ -31,6 +41,10 @@ const FILES: u32 = 2;
 const PORTS: u32 = 4;
 /// The first with scopes (Linux 6.12).
 const SCOPES: u32 = 6;
+/// The first with UNIX sockets by their paths (Linux 7.1).
+const SOCKETS: u32 = 9;
+/// The first with ports of UDP (Linux 7.2).
+const UDP: u32 = 10;
 
 /// What a Landlock domain adds to the other protections.
 ///
@@ -44,8 +58,16 @@ const SCOPES: u32 = 6;
 pub struct Landlock {
     files: bool,
     enforce: Option<Enforce>,
-    connect: Option<BTreeSet<u16>>,
+    sockets: Option<Enforce>,
+    tcp: Ports,
+    udp: Ports,
+}
+
+/// The ports of a protocol that may be used; `None` is all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Ports {
     bind: Option<BTreeSet<u16>>,
+    connect: Option<BTreeSet<u16>>,
 }
 
 impl Default for Landlock {
@@ -55,33 +77,56 @@ impl Default for Landlock {
 }
 
 impl Landlock {
-    /// The default: mirrors the mount plan, and keeps abstract UNIX sockets and signals inside where the
-    /// namespaces do not. At best effort: Linux 5.19 has the first, 6.12 the second, if they are compiled in.
+    /// The default: mirrors the mount plan, keeps the UNIX sockets of the host that have a path out of reach, but for those of
+    /// [`Mount::socket`](crate::Mount::socket), and keeps abstract UNIX sockets and signals inside where the
+    /// namespaces do not. At best effort: Linux 5.19 has the first, 7.1 the second, 6.12 the third, if they are compiled in.
     pub fn standard() -> Landlock {
-        Landlock { files: true, enforce: None, connect: None, bind: None }
+        Landlock { files: true, ..Landlock::none() }
     }
 
     /// Opts out: no domain.
     pub fn none() -> Landlock {
-        Landlock { files: false, enforce: None, connect: None, bind: None }
+        Landlock { files: false, enforce: None, sockets: None, tcp: Ports::default(), udp: Ports::default() }
     }
 
     /// What a kernel that is too old means. Unless set, an error for ports, and a line in the report for the rest.
+    /// Sockets with a path are not concerned: [`sockets`](Landlock::sockets).
     pub fn enforce(mut self, enforce: Enforce) -> Landlock {
         self.enforce = Some(enforce);
         self
     }
 
+    /// What it means that a kernel before Linux 7.1 cannot refuse connections to UNIX sockets that are bound in a
+    /// directory of the host after the spawn; a line in the report unless set.
+    pub fn sockets(mut self, enforce: Enforce) -> Landlock {
+        self.sockets = Some(enforce);
+        self
+    }
+
     /// TCP connections to these ports only; Linux 6.7.
     pub fn connect_tcp(mut self, ports: impl IntoIterator<Item = u16>) -> Landlock {
-        self.connect = Some(ports.into_iter().collect());
+        self.tcp.connect = Some(ports.into_iter().collect());
         self
     }
 
     /// TCP sockets bound to these ports only (0 for one that the kernel chooses); Linux 6.7. Sockets that connect
     /// without a bind are not concerned.
     pub fn bind_tcp(mut self, ports: impl IntoIterator<Item = u16>) -> Landlock {
-        self.bind = Some(ports.into_iter().collect());
+        self.tcp.bind = Some(ports.into_iter().collect());
+        self
+    }
+
+    /// UDP datagrams to these ports only, by connect(2) or by an address with each; Linux 7.2. What comes in is not
+    /// concerned.
+    pub fn send_udp(mut self, ports: impl IntoIterator<Item = u16>) -> Landlock {
+        self.udp.connect = Some(ports.into_iter().collect());
+        self
+    }
+
+    /// UDP sockets bound to these ports only; Linux 7.2. A socket that sends without a bind is bound to a port that the
+    /// kernel chooses, which is port 0 here.
+    pub fn bind_udp(mut self, ports: impl IntoIterator<Item = u16>) -> Landlock {
+        self.udp.bind = Some(ports.into_iter().collect());
         self
     }
 }
@@ -96,6 +141,8 @@ pub(crate) struct Surroundings {
     pub root_writable: bool,
     /// Places with rights of their own.
     pub places: Vec<(PathBuf, Place)>,
+    /// Sockets of the host, and directories with some, that the payload may talk to.
+    pub sockets: Vec<PathBuf>,
     /// The payload may mount, which a domain would forbid.
     pub may_mount: bool,
     /// It has a user namespace of its own, whose limit of others below it can be set.
@@ -116,6 +163,15 @@ pub(crate) enum Place {
     Devices,
     /// A writable directory with devices.
     WritableDevices,
+}
+
+/// What a [`Landlock`] is compiled to.
+#[derive(Debug, Default)]
+pub(super) struct Domains {
+    /// Of the sandbox's init, and so around all that runs in it.
+    pub sandbox: Domain,
+    /// Of the payload, and of each process that enters.
+    pub process: Domain,
 }
 
 /// A domain, as the shim makes it.
@@ -150,51 +206,55 @@ impl Domain {
 }
 
 impl Landlock {
-    pub(super) fn compile(&self, around: &Surroundings, report: &mut Enforcement, defects: &mut Vec<Defect>) -> Domain {
-        let mut domain = Domain::default();
-        self.compile_files(around, &mut domain, report, defects);
-        self.compile_scopes(around, &mut domain, report, defects);
-        if let Some(enforce) =
-            (self.connect.is_some() || self.bind.is_some()).then(|| self.enforce.unwrap_or(Enforce::Required))
-        {
-            let name = "landlock-ports";
-            if available(name, PORTS, around.abi, enforce, report, defects) {
-                report.push(name, enforce, Enforced::Yes, "TCP only from and to the given ports");
-                for (access, ports) in [(CONNECT_TCP, &self.connect), (BIND_TCP, &self.bind)] {
-                    if let Some(ports) = ports {
-                        domain.ports |= access;
-                        ports.iter().for_each(|port| domain.rule(access, 2, &u64::from(*port).to_le_bytes()));
-                    }
-                }
+    pub(super) fn compile(
+        &self,
+        around: &Surroundings,
+        report: &mut Enforcement,
+        defects: &mut Vec<Defect>,
+    ) -> Domains {
+        let Domains { mut sandbox, mut process } = Domains::default();
+        if self.compile_files(around, &mut process, report, defects) {
+            self.compile_sockets(around, &mut sandbox, report, defects);
+        }
+        self.compile_scopes(around, &mut process, report, defects);
+        let tcp = ("landlock-ports", PORTS, [BIND_TCP, CONNECT_TCP], "TCP only from and to the given ports");
+        let udp = ("landlock-udp-ports", UDP, [BIND_UDP, CONNECT_SEND_UDP], "UDP only from and to the given ports");
+        for (Ports { bind, connect }, (name, since, access, what)) in [(&self.tcp, tcp), (&self.udp, udp)] {
+            let asked = access.into_iter().zip([bind, connect]).filter_map(|(bit, ports)| Some((bit, ports.as_ref()?)));
+            let enforce = self.enforce.unwrap_or(Enforce::Required);
+            if asked.clone().count() == 0 || !available(name, since, around.abi, enforce, report, defects) {
+                continue;
+            }
+            report.push(name, enforce, Enforced::Yes, what);
+            for (bit, ports) in asked {
+                process.ports |= bit;
+                ports.iter().for_each(|port| process.rule(bit, 2, &u64::from(*port).to_le_bytes()));
             }
         }
-        domain
+        Domains { sandbox, process }
     }
 
+    /// Whether there is a mount plan that the payload cannot change, so that rules by paths mean something.
     fn compile_files(
         &self,
         around: &Surroundings,
         domain: &mut Domain,
         report: &mut Enforcement,
         defects: &mut Vec<Defect>,
-    ) {
+    ) -> bool {
         let (name, enforce) = ("landlock-files", self.enforce.unwrap_or(Enforce::BestEffort));
-        if !self.files {
-            return report.push(name, enforce, Enforced::OptedOut, "no domain");
-        }
-        if !around.own_mounts {
-            return report.push(name, enforce, Enforced::NotNeeded, "there is no mount plan to mirror");
-        }
-        if around.may_mount {
-            return report.push(
-                name,
-                enforce,
-                Enforced::OptedOut,
-                "the payload may mount, which a domain would forbid",
-            );
+        let without = match self.files {
+            false => Some((Enforced::OptedOut, "no domain")),
+            _ if !around.own_mounts => Some((Enforced::NotNeeded, "there is no mount plan to mirror")),
+            _ if around.may_mount => Some((Enforced::OptedOut, "the payload may mount, which a domain would forbid")),
+            _ => None,
+        };
+        if let Some((enforced, why)) = without {
+            report.push(name, enforce, enforced, why);
+            return false;
         }
         if !available(name, FILES, around.abi, enforce, report, defects) {
-            return;
+            return true;
         }
         let since = [(2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)];
         domain.files =
@@ -222,6 +282,28 @@ impl Landlock {
             "writes only to writable mounts; no device files, no mounts"
         };
         report.push(name, enforce, Enforced::Yes, what);
+        true
+    }
+
+    /// Who is outside of a domain cannot be connected to from inside by the path of a socket, except where a rule
+    /// says so. Every domain forbids files to be moved between directories unless it allows that in words (REFER).
+    fn compile_sockets(
+        &self,
+        around: &Surroundings,
+        domain: &mut Domain,
+        report: &mut Enforcement,
+        defects: &mut Vec<Defect>,
+    ) {
+        let (name, enforce) = ("landlock-sockets", self.sockets.unwrap_or(Enforce::BestEffort));
+        if !available(name, SOCKETS, around.abi, enforce, report, defects) {
+            return;
+        }
+        domain.files = REFER | RESOLVE_UNIX;
+        domain.rule(REFER, 1, b"/\0");
+        for path in &around.sockets {
+            domain.rule(RESOLVE_UNIX, 1, crate::id::c_path(path).as_bytes_with_nul());
+        }
+        report.push(name, enforce, Enforced::Yes, "no UNIX socket of the host's by its path, but by Mount::socket");
     }
 
     fn compile_scopes(
@@ -269,86 +351,9 @@ fn available(
     match enforce {
         Enforce::Required => defects.push(Defect::new(
             format!("{name} cannot be enforced: {why}"),
-            "a newer kernel with CONFIG_SECURITY_LANDLOCK and `landlock` in lsm=, or Landlock::enforce(Enforce::BestEffort)",
+            "a newer kernel with CONFIG_SECURITY_LANDLOCK and `landlock` in lsm=, or Enforce::BestEffort for it",
         )),
         Enforce::BestEffort => report.push(name, enforce, Enforced::Unavailable, why),
     }
     false
-}
-
-/// The crate `landlock` as an oracle: the rights of each version, in the words of others.
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ::landlock::{ABI, Access, AccessFs, AccessNet, BitFlags, Scope};
-
-    fn compiled(abi: u32) -> Domain {
-        let around = Surroundings {
-            abi,
-            own_mounts: true,
-            root_writable: false,
-            places: [
-                ("/w", Place::Writable),
-                ("/f", Place::Files),
-                ("/d", Place::Devices),
-                ("/b", Place::WritableDevices),
-            ]
-            .map(|(path, place)| (path.into(), place))
-            .into(),
-            may_mount: false,
-            limits_nested: false,
-            own_network: false,
-            own_pids: false,
-        };
-        let asked = Landlock::standard().connect_tcp([443]).bind_tcp([80]).enforce(Enforce::BestEffort);
-        let (mut report, mut defects) = (Enforcement::default(), Vec::new());
-        let domain = asked.compile(&around, &mut report, &mut defects);
-        assert!(defects.is_empty());
-        domain
-    }
-
-    /// Rights and object of each rule.
-    fn rules(domain: &Domain) -> Vec<(u64, Vec<u8>)> {
-        let (mut all, mut rest) = (Vec::new(), domain.rules.as_slice());
-        let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-        while let Some((head, tail)) = rest.split_at_checked(16) {
-            let (object, tail) = tail.split_at(word(&head[12..]) as usize);
-            all.push((word(&head[..8]), object.to_vec()));
-            rest = tail;
-        }
-        all
-    }
-
-    #[test]
-    fn each_version_is_used_in_full() {
-        let versions = [ABI::V2, ABI::V3, ABI::V4, ABI::V5, ABI::V6, ABI::V7, ABI::V8, ABI::V9];
-        for (version, abi) in (2..).zip(versions) {
-            let domain = compiled(version);
-            // Not used: it would part the payload from processes that enter, which have a domain of their own.
-            let all = AccessFs::from_all(abi) & !BitFlags::from(AccessFs::ResolveUnix);
-            assert_eq!(domain.files, all.bits(), "files of version {version}");
-            assert_eq!(domain.ports, AccessNet::from_all(abi).bits(), "ports of version {version}");
-            assert_eq!(domain.scopes, Scope::from_all(abi).bits(), "scopes of version {version}");
-            let read = AccessFs::from_read(abi);
-            let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
-            let files = read | (all & (AccessFs::WriteFile | AccessFs::Truncate));
-            let ioctl = all & BitFlags::from(AccessFs::IoctlDev);
-            let mut wanted = vec![
-                (read.bits(), b"/\0".to_vec()),
-                (write.bits(), b"/w\0".to_vec()),
-                (files.bits(), b"/f\0".to_vec()),
-                ((files | ioctl).bits(), b"/d\0".to_vec()),
-                ((write | ioctl).bits(), b"/b\0".to_vec()),
-            ];
-            if version >= PORTS {
-                wanted.push((AccessNet::ConnectTcp as u64, 443u64.to_le_bytes().into()));
-                wanted.push((AccessNet::BindTcp as u64, 80u64.to_le_bytes().into()));
-            }
-            assert_eq!(rules(&domain), wanted, "rules of version {version}");
-        }
-        // the first breaks rename(2), and is not used; none is none
-        for version in [0, 1] {
-            assert!(!compiled(version).restricts());
-        }
-    }
 }
