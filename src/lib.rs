@@ -73,8 +73,8 @@ pub use pty::{Pty, PtySize};
 pub use rootfs::{Change, ChangeKind, Changes, ChangesIter, InInitLayer, Keep, KeepTotals, RootFs, Upper};
 pub use sandbox::{Explanation, Sandbox, SandboxBuilder};
 pub use security::{
-    Abi, Argument, Capabilities, Capability, Condition, ExecLabel, Keyring, Landlock, Profile, Rlimits, Seccomp,
-    SeccompAction, SeccompProfile, Security, UnknownCapability,
+    Abi, Argument, Capabilities, Capability, Condition, ExecLabel, Inotify, Keyring, Landlock, Profile, Rlimits,
+    Seccomp, SeccompAction, SeccompProfile, Security, UnknownCapability,
 };
 pub use socket::{Received, Socket, SocketKind, socketpair};
 pub use sys::path::FileKind;

@@ -205,13 +205,13 @@ impl Sandbox {
         let mut without = lacking();
         let mut found = 0;
         loop {
-            let Compiled { program, streams, kept } =
+            let Compiled { program, streams, kept, shares_ids } =
                 compile(&self.template, command, defaults, without, testing::fault())?;
             match launch(&program, without) {
                 Ok(running) => {
                     // not again in this process; had it failed all the same, the cause would be another
                     LACKING.fetch_or(found, Ordering::Relaxed);
-                    return Ok(Child::new(running, streams, kept, &self.template, command, without));
+                    return Ok(Child::new(running, streams, kept, &self.template, command, without, shares_ids));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it
@@ -234,7 +234,7 @@ fn lacks(error: &Error, without: u32) -> Option<u32> {
         // a security module that lets memfds be made but not executed
         ("clone", libc::EACCES) => without::MEMFD_EXEC,
         // a security module (that of Docker), or a /proc that is another one in the namespace that was joined
-        ("no-nested", libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::ESTALE) => without::NESTED_LIMIT,
+        ("user-limit", libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::ESTALE) => without::USER_LIMITS,
         _ => return None,
     };
     (without & feature == 0).then_some(feature)

@@ -76,7 +76,15 @@ impl Child {
             compile_entry(&self.template, command, tighter, testing::disabled(), testing::fault())?;
         let group = self.group.of_one_that_entered();
         let running = launch::enter(self.control.as_fd(), &program)?;
-        let mut child = Child::new(running, streams, Kept::default(), &self.template, command, self.without);
+        let mut child = Child::new(
+            running,
+            streams,
+            Kept::default(),
+            &self.template,
+            command,
+            self.without,
+            self.shares_ids.clone(),
+        );
         child.entered = true;
         child.group = group;
         child.notifications = child.notifications.take().map(Notifications::of_one_that_entered);

@@ -100,6 +100,8 @@ pub struct Child {
     opt_outs: Vec<(&'static str, String)>,
     /// What this kernel has been found to lack.
     without: u32,
+    /// Why it has no ids of its own, where it was to have some.
+    shares_ids: Option<String>,
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
@@ -120,9 +122,11 @@ impl Child {
         template: &Arc<Template>,
         command: &Command,
         without: u32,
+        shares_ids: Option<String>,
     ) -> Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
         notes.extend(template.groups.notes.iter().cloned());
+        notes.extend(shares_ids.clone());
         let pidfd = Arc::new(pidfd);
         let notifications = given.listener.map(|listener| Notifications::new(listener, pidfd.clone()));
         Child {
@@ -147,6 +151,7 @@ impl Child {
             output_max: command.limits().output_max(),
             opt_outs: command.opt_outs(),
             without,
+            shares_ids,
             exit: None,
             detached: false,
             notes,
@@ -169,8 +174,13 @@ impl Child {
         let mut report = self.template.enforcement.clone();
         let found = self.notes.iter().filter(|note| !self.template.groups.notes.contains(note));
         report::notes(found, &mut report);
-        if self.without & without::NESTED_LIMIT != 0 {
-            report.unavailable_after_all("user-namespace-limit", "the host lets /proc/sys not be written");
+        if self.without & without::USER_LIMITS != 0 {
+            for name in ["user-namespace-limit", "inotify-quota"] {
+                report.unavailable_after_all(name, "the host lets /proc/sys not be written");
+            }
+        }
+        if let Some(why) = &self.shares_ids {
+            report.unavailable_after_all("distinct-ids", why);
         }
         for (name, detail) in &self.opt_outs {
             report.opt_out(name, detail.clone());

@@ -32,8 +32,9 @@ pub(crate) struct Host {
     pub gids: Vec<(u32, u32)>,
     /// Its `oom_score_adj` is negative: it is spared when memory runs out.
     pub spared: bool,
-    /// A sandbox can be kept from making user namespaces by the limit of its own: /proc/sys can be written.
-    pub may_limit_nested: bool,
+    /// The inotify quota (instances, watches) of the caller, if a sandbox's user namespace can get limits: /proc/sys can be
+    /// written.
+    pub user_limits: Option<[u32; 2]>,
 }
 
 const CAP_SETGID: u64 = 1 << 6;
@@ -54,13 +55,19 @@ impl Host {
             uids: own_ids("/proc/self/uid_map"),
             gids: own_ids("/proc/self/gid_map"),
             spared: std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-')),
-            may_limit_nested: may_limit_nested(),
+            user_limits: may_limit().then(|| ["instances", "watches"].map(inotify_limit)),
         }
     }
 }
 
-/// Whether the file of the limit is there, of the procfs at /proc and not of another mount (which containers have, read-only).
-fn may_limit_nested() -> bool {
+/// A limit of inotify that the caller's own user namespace has.
+fn inotify_limit(what: &str) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/sys/user/max_inotify_{what}"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// Whether the files of such limits are there, of the procfs at /proc and not of another mount (which containers have, read-only).
+fn may_limit() -> bool {
     let open = |path| {
         let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)

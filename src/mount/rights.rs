@@ -1,6 +1,7 @@
 //! What the mounts of a plan let be written, for protections that mirror it.
 
 use super::{Kind, Mounts, ProcSubset};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What can be done in a mount.
@@ -49,6 +50,20 @@ impl Mounts {
     pub(crate) fn sockets(&self) -> Vec<PathBuf> {
         let exposed = self.0.iter().filter(|mount| matches!(mount.kind, Kind::Bind { socket: true, .. }));
         exposed.map(|mount| mount.target.clone()).collect()
+    }
+}
+
+impl Mounts {
+    /// Whether files that the sandbox makes outlive it, or are those of earlier ones: binds that can be written, and read-only ones
+    /// whose source belongs to an id of this kind. What is id-mapped for sure has the ids inside.
+    pub(crate) fn share_files(&self, shared: fn(u32) -> bool) -> bool {
+        self.0.iter().any(|mount| match &mount.kind {
+            Kind::Bind { source, .. } if !mount.options.idmapped => {
+                let owned = |found: std::fs::Metadata| shared(found.uid()) || shared(found.gid());
+                !mount.options.read_only || std::fs::metadata(source).is_ok_and(owned)
+            }
+            _ => false,
+        })
     }
 }
 

@@ -35,6 +35,7 @@ pub struct IdMap {
 enum Kind {
     Automatic,
     Distinct,
+    Shared,
     Caller { uid: u32, gid: u32 },
     Subordinate,
     Ranges { uids: Vec<IdRange>, gids: Vec<IdRange> },
@@ -47,8 +48,12 @@ impl Default for IdMap {
 }
 
 impl IdMap {
-    /// As root (CAP_SETUID): ids 0 to 65535 are an unprivileged block of the host, from
-    /// 1879048192 on, or the highest 65536 ids that the caller's own namespace has.
+    /// As root (CAP_SETUID): ids 0 to 65535 are an unprivileged block of the host that no other running sandbox has, as
+    /// [`distinct`](IdMap::distinct) gives one; but [`shared`](IdMap::shared) for a sandbox whose files are to be somebody's
+    /// when it has ended: with [`Upper::Persist`](crate::Upper::Persist), a bind that can be written, a read-only bind of what belongs
+    /// to the shared block, or [`Command::directory_fd`](crate::Command::directory_fd). Shared as well, and told by
+    /// [`Child::notes`](crate::Child::notes), where no block can be leased.
+    ///
     /// As an ordinary user: [`caller`](IdMap::caller).
     pub fn automatic() -> IdMap {
         IdMap { kind: Kind::Automatic, allow_host_root: false }
@@ -58,10 +63,17 @@ impl IdMap {
     /// kernel counts by user (keys, inotify, message queues) is counted by sandbox. 4094 at a time, between 1879113728 and
     /// 2147352575; leased by a lock on `/run/belljar-ids` that ends with the sandbox, also when the host process is killed.
     ///
-    /// It costs a spawn 4 µs, 14 with 500 sandboxes alive. Not for roots with [`Upper::Persist`](crate::Upper::Persist), nor for
-    /// binds of root's directories that the payload is to write: another spawn has other ids. Not the default for that reason.
+    /// It costs a spawn 4 µs, 14 with 500 sandboxes alive. An error where there is no block, and for roots with
+    /// [`Upper::Persist`](crate::Upper::Persist): another spawn has other ids. What the payload writes to a bind of root's
+    /// directory belongs to nobody later.
     pub fn distinct() -> IdMap {
         IdMap { kind: Kind::Distinct, allow_host_root: false }
+    }
+
+    /// As root: ids 0 to 65535 are the block that all such sandboxes share, from 1879048192 on, or the highest
+    /// 65536 ids that the caller's own namespace has. What one writes belongs to the next one too.
+    pub fn shared() -> IdMap {
+        IdMap { kind: Kind::Shared, allow_host_root: false }
     }
 
     /// One id each: root inside is the caller outside. Needs no privilege and no helper;
@@ -103,16 +115,25 @@ impl IdMap {
             gids: vec![IdRange { inside: gid, outside: outside_gid, count: 1 }],
             deny_setgroups: true,
             helper: false,
-            distinct: false,
+            lease: Leasing::No,
         };
         let resolved = match &self.kind {
-            Kind::Automatic | Kind::Distinct if host.may_map => Resolved {
-                uids: vec![block(&host.uids)],
-                gids: vec![block(&host.gids)],
-                deny_setgroups: false,
-                helper: false,
-                distinct: self.kind == Kind::Distinct,
-            },
+            Kind::Automatic | Kind::Distinct | Kind::Shared if host.may_map => {
+                let (uids, gids) = (vec![block(&host.uids)], vec![block(&host.gids)]);
+                let all = uids.iter().chain(&gids).all(|range| range.outside == BLOCK_BASE);
+                let lease = match self.kind {
+                    Kind::Distinct => Leasing::Required,
+                    Kind::Automatic if all => Leasing::Preferred,
+                    _ => Leasing::No,
+                };
+                if lease == Leasing::Required && !all {
+                    defects.push(Defect::new(
+                        "this user namespace does not have the ids from 1879048192 on, from which distinct blocks are taken",
+                        "IdMap::automatic(), or IdMap::ranges of the ids that there are",
+                    ));
+                }
+                Resolved { uids, gids, deny_setgroups: false, helper: false, lease }
+            }
             Kind::Distinct => {
                 defects.push(Defect::new(
                     "only root has ids to give a sandbox a block of its own",
@@ -120,14 +141,14 @@ impl IdMap {
                 ));
                 own(host.uid, host.gid, 0, 0)
             }
-            Kind::Automatic => own(host.uid, host.gid, 0, 0),
+            Kind::Automatic | Kind::Shared => own(host.uid, host.gid, 0, 0),
             Kind::Caller { uid, gid } => own(host.uid, host.gid, *uid, *gid),
             Kind::Subordinate => Resolved {
                 uids: granted("/etc/subuid", host.uid, host.uid, defects),
                 gids: granted("/etc/subgid", host.uid, host.gid, defects),
                 deny_setgroups: false,
                 helper: !host.may_map,
-                distinct: false,
+                lease: Leasing::No,
             },
             Kind::Ranges { uids, gids } => {
                 let single = |ranges: &[IdRange], id| matches!(ranges, [one] if one.count == 1 && one.outside == id);
@@ -137,16 +158,10 @@ impl IdMap {
                     gids: gids.clone(),
                     deny_setgroups: alone,
                     helper: !host.may_map && !alone,
-                    distinct: false,
+                    lease: Leasing::No,
                 }
             }
         };
-        if resolved.distinct && resolved.uids.iter().chain(&resolved.gids).any(|range| range.outside != BLOCK_BASE) {
-            defects.push(Defect::new(
-                "this user namespace does not have the ids from 1879048192 on, from which distinct blocks are taken",
-                "IdMap::automatic(), or IdMap::ranges of the ids that there are",
-            ));
-        }
         check("uid", &resolved.uids, defects);
         check("gid", &resolved.gids, defects);
         let host_root = resolved.uids.iter().chain(&resolved.gids).any(|range| range.outside == 0);
@@ -167,8 +182,17 @@ pub(crate) struct Resolved {
     pub gids: Vec<IdRange>,
     pub deny_setgroups: bool,
     pub helper: bool,
-    /// Each spawn leases a block of its own.
-    pub distinct: bool,
+    /// Whether each spawn leases a block of its own.
+    pub lease: Leasing,
+}
+
+/// Whether a sandbox has ids of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leasing {
+    No,
+    /// Where it can be had, and nothing speaks against it.
+    Preferred,
+    Required,
 }
 
 impl Resolved {
@@ -183,6 +207,11 @@ impl Resolved {
         let first = ranges.first().map_or(0, |r| r.inside);
         if contains(ranges, 0) { 0 } else { first }
     }
+}
+
+/// Whether the host's id is of the block that sandboxes share.
+pub(crate) fn is_shared(id: u32) -> bool {
+    (BLOCK_BASE..BLOCK_BASE + BLOCK).contains(&id)
 }
 
 /// Whether an id exists inside.

@@ -11,6 +11,7 @@ use crate::sys::kernel::call;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How many blocks there are behind the first, which all others share: up to 2147352575, where systemd's unused
@@ -28,15 +29,17 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a free block.
+    /// Takes a free block: each process looks in a place of its own first.
     pub fn take() -> Result<Lease> {
+        static START: OnceLock<u32> = OnceLock::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let lock = open().map_err(|errno| {
             Error::call(format!("open {} to take ids from", FILES[0]), errno)
-                .with_hint("a writable /run, or IdMap::automatic()")
+                .with_hint("a writable /run, or IdMap::shared()")
         })?;
+        let start = START.get_or_init(|| std::process::id().wrapping_mul(0x9e37_79b1) % BLOCKS);
         for _ in 0..BLOCKS {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed) % BLOCKS + 1;
+            let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % BLOCKS + 1;
             match call::lock_byte(lock.as_raw_fd(), i64::from(number)) {
                 Ok(_) => return Ok(Lease { lock, number }),
                 Err(Errno::EAGAIN | Errno::EACCES) => {}
@@ -44,7 +47,7 @@ impl Lease {
             }
         }
         Err(Error::new(ErrorKind::LimitReached, format!("all {BLOCKS} blocks of ids are taken"))
-            .with_hint("fewer sandboxes at a time, or IdMap::automatic()"))
+            .with_hint("fewer sandboxes at a time, or IdMap::shared()"))
     }
 
     /// The map of this block.

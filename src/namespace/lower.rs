@@ -21,6 +21,7 @@ use crate::host::Host;
 use crate::id::c_string;
 use crate::program::{Builder, Op, Slot};
 use crate::sys::namespace::NamespaceFlags;
+use std::ffi::CStr;
 use std::fmt::Write;
 
 /// What the set-up takes in a new user namespace: CAP_CHOWN, DAC_OVERRIDE,
@@ -39,13 +40,13 @@ pub(crate) enum MountNamespace<'a> {
 
 /// What the payload is and may do, as far as namespaces are concerned.
 #[derive(Clone, Copy)]
-pub(crate) struct Powers {
+pub(crate) struct Powers<'a> {
     /// No shim stays.
     pub is_init: bool,
     /// Its capabilities.
     pub keep: u64,
-    /// It may make user namespaces.
-    pub nested: bool,
+    /// Limits of its user namespace, where that is new: the file beneath /proc, the value.
+    pub limits: &'a [(&'static CStr, u32)],
 }
 
 impl Namespaces {
@@ -77,10 +78,10 @@ impl Namespaces {
         host: &Host,
         ids: Option<&Resolved>,
         mount: &MountNamespace<'_>,
-        payload: Powers,
+        payload: Powers<'_>,
         builder: &mut Builder,
     ) -> Result<()> {
-        let Powers { is_init: payload_is_init, keep, nested } = payload;
+        let Powers { is_init: payload_is_init, keep, limits } = payload;
         let new = self.new_flags(mount);
         let by_shim = NamespaceFlags::TIME | NamespaceFlags::CGROUP | NamespaceFlags::NET;
         let mut joins = self.joins(mount, builder)?;
@@ -99,8 +100,8 @@ impl Namespaces {
             }
         }
         // of a namespace that is made here, and of no other
-        let limited = ids.is_some() && !nested && host.may_limit_nested;
-        let setup = if limited { SETUP | CAP_SYS_RESOURCE } else { SETUP };
+        let limits = if ids.is_some() && host.user_limits.is_some() { limits } else { &[] };
+        let setup = if !limits.is_empty() { SETUP | CAP_SYS_RESOURCE } else { SETUP };
         builder.parent_op(Op::Clone { flags: at_clone.bits(), capabilities: setup | keep });
         if let Some(ids) = ids {
             builder.parent_op(Op::MapIds {
@@ -140,8 +141,8 @@ impl Namespaces {
             builder.op(Op::NewNetwork {});
         }
         builder.op(Op::Signals {});
-        if limited {
-            builder.op(Op::NoNested {});
+        for (file, value) in limits {
+            builder.op(Op::UserLimit { file, value: u64::from(*value) });
         }
         builder.op(Op::Bounding { capabilities: keep, last: host.last_capability });
         // up to here nothing needed an id: it ran while the parent wrote the maps

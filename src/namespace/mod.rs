@@ -7,7 +7,7 @@ mod lease;
 mod lower;
 
 pub use id_map::{IdMap, IdRange};
-pub(crate) use id_map::{Resolved, contains as id_exists};
+pub(crate) use id_map::{Leasing, Resolved, contains as id_exists, is_shared};
 pub(crate) use lease::Lease;
 pub(crate) use lower::{MountNamespace, Powers};
 

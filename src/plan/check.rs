@@ -6,7 +6,7 @@ use crate::error::{Defect, Error, Result};
 use crate::host::Host;
 use crate::host::cgroups::{Hierarchy, visible};
 use crate::mount::{Context, Mounts, Outside, Right};
-use crate::namespace::{Namespaces, Pid, Resolved, User, Uts};
+use crate::namespace::{Leasing, Namespaces, Pid, Resolved, User, Uts, is_shared};
 use crate::process::Init;
 use crate::program::op::without;
 use crate::rootfs::{Ranges, RootFs, Source};
@@ -86,12 +86,7 @@ impl Template {
         let mut template =
             Template { host, namespaces, ids, root, mounts, security, confinement, groups, init, enforcement };
         template.mounts.check(template.context(0), &mut defects);
-        if template.root.persists() && template.ids.as_ref().is_some_and(|ids| ids.distinct) {
-            defects.push(Defect::new(
-                "a persistent upper belongs to ids that the next sandbox does not have",
-                "IdMap::automatic(), or a discarded upper",
-            ));
-        }
+        template.settle_ids(&mut defects);
         template.check_names(&mut defects);
         if !defects.is_empty() {
             return Err(Error::spec(defects));
@@ -102,6 +97,22 @@ impl Template {
         template.groups = Places::new(&limits, &hierarchies(), tree)?;
         super::report::notes(&template.groups.notes, &mut template.enforcement);
         Ok(template)
+    }
+
+    /// Whether the sandbox gets ids of its own: not where what it leaves has to be somebody's later.
+    fn settle_ids(&mut self, defects: &mut Vec<Defect>) {
+        let Some(ids) = &mut self.ids else { return };
+        let persists = self.root.persists();
+        let leaves = persists || self.mounts.share_files(is_shared);
+        match ids.lease {
+            Leasing::Required if persists => defects.push(Defect::new(
+                "a persistent upper belongs to ids that the next sandbox does not have",
+                "IdMap::automatic(), or a discarded upper",
+            )),
+            Leasing::Preferred if leaves => ids.lease = Leasing::No,
+            _ => {}
+        }
+        super::report::blocks(ids, leaves, &mut self.enforcement);
     }
 
     fn check_names(&self, defects: &mut Vec<Defect>) {
@@ -182,7 +193,7 @@ pub(super) fn surroundings(
         places: mounts.rights().into_iter().map(|(path, right)| (path, place(right))).collect(),
         sockets: mounts.sockets(),
         may_mount: security.may_mount(),
-        limits_nested: host.may_limit_nested && matches!(namespaces.user, User::New(_)),
+        user_limits: host.user_limits.filter(|_| matches!(namespaces.user, User::New(_))),
         own_network: matches!(namespaces.net, crate::namespace::Net::New),
         own_pids: matches!(namespaces.pid, Pid::New),
     }

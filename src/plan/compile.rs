@@ -7,7 +7,7 @@ use crate::handle::Fd;
 use crate::host::sockets;
 use crate::id::c_path;
 use crate::mount::Context;
-use crate::namespace::{Lease, MountNamespace, Powers, Resolved, User, id_exists};
+use crate::namespace::{Lease, Leasing, MountNamespace, Powers, Resolved, User, id_exists};
 use crate::process::{Command, Defaults, Ids, Init, Stage, Streams};
 use crate::program::{Builder, Op, Program, op};
 use crate::rootfs::{Base, Kept, Target};
@@ -19,6 +19,8 @@ pub(crate) struct Compiled {
     pub program: Program,
     pub streams: Streams,
     pub kept: Kept,
+    /// Why it has no ids of its own, where it was to have some.
+    pub shares_ids: Option<String>,
 }
 
 /// Compiles a command in a sandbox. `without`: kernel features not to be used.
@@ -32,7 +34,7 @@ pub(crate) fn compile(
     let Template { host, namespaces, ids, root, mounts, security, confinement, groups, init, .. } = template;
     let payload_ids = check(template, command)?;
     let mut builder = Builder::new();
-    let lease = ids.as_ref().filter(|ids| ids.distinct).map(|_| Lease::take()).transpose()?;
+    let (lease, shares_ids) = lease(ids.as_ref().map_or(Leasing::No, |ids| ids.lease), command)?;
     let leased = lease.as_ref().zip(ids.as_ref()).map(|(lease, ids)| lease.shift(ids));
     let ids = leased.as_ref().or(ids.as_ref());
     let mount_namespace = match &root.base {
@@ -48,8 +50,8 @@ pub(crate) fn compile(
     command.limits().lower_source(counted.as_deref(), &mut builder);
     let stay = matches!(init, Init::Shim);
     let keep = security.capabilities.bits();
-    let nested = !confinement.limits_nested() || without & op::without::NESTED_LIMIT != 0;
-    let powers = Powers { is_init: !stay, keep, nested };
+    let limits = if without & op::without::USER_LIMITS == 0 { confinement.user_limits() } else { &[] };
+    let powers = Powers { is_init: !stay, keep, limits };
     namespaces.lower(host, ids, &mount_namespace, powers, &mut builder)?;
     let host_root = matches!(root.base, Base::Host);
     let sockets = if host_root || mounts.binds_directories() { sockets::bound() } else { Vec::new() };
@@ -100,7 +102,21 @@ pub(crate) fn compile(
         return Err(Error::new(ErrorKind::LimitReached, "compile the sandbox: it has more than 1900 sources")
             .with_hint("fewer layers and mounts"));
     }
-    Ok(Compiled { program: builder.finish(without, fault), streams, kept })
+    Ok(Compiled { program: builder.finish(without, fault), streams, kept, shares_ids })
+}
+
+/// A block of ids for this spawn, or why there is none.
+fn lease(leasing: Leasing, command: &Command) -> Result<(Option<Lease>, Option<String>)> {
+    let shared = |why: String| Ok((None, Some(format!("the sandbox has ids that others have too: {why}"))));
+    match leasing {
+        Leasing::No => Ok((None, None)),
+        Leasing::Required => Ok((Some(Lease::take()?), None)),
+        Leasing::Preferred if command.passes_directory() => shared("a directory of the host is passed to it".into()),
+        Leasing::Preferred => match Lease::take() {
+            Ok(lease) => Ok((Some(lease), None)),
+            Err(error) => shared(error.to_string()),
+        },
+    }
 }
 
 /// Compiles a command for a process that enters a running sandbox of this template, which is

@@ -3,7 +3,7 @@
 use super::check::Spec;
 use crate::enforce::{Enforce, Enforced, Enforcement};
 use crate::mount::Mounts;
-use crate::namespace::{Cgroup, Ipc, Net, Pid, Resolved, Time, User, Uts};
+use crate::namespace::{Cgroup, Ipc, Leasing, Net, Pid, Resolved, Time, User, Uts};
 use crate::process::Init;
 use crate::rootfs::{Base, RootFs};
 
@@ -28,11 +28,34 @@ pub(super) fn namespaces(spec: &Spec, ids: Option<&Resolved>, report: &mut Enfor
             let what = if root {
                 "the map contains the host's id 0".into()
             } else {
-                format!("the host's id 0 is not mapped; ids inside begin at {first} outside")
+                match ids.lease {
+                    Leasing::No => format!("the host's id 0 is not mapped; ids inside begin at {first} outside"),
+                    _ => "the host's id 0 is not mapped".into(),
+                }
             };
             report.required("unprivileged-ids", !root, what);
         }
         None => report.required("unprivileged-ids", false, "the ids of another user namespace"),
+    }
+}
+
+/// The line on whose the ids are. `leaves`: files of the sandbox's are to be somebody's when it has ended.
+pub(super) fn blocks(ids: &Resolved, leaves: bool, report: &mut Enforcement) {
+    let (name, enforce) = ("distinct-ids", Enforce::BestEffort);
+    match ids.lease {
+        Leasing::Required => report.required(name, true, "a block of ids that no other running sandbox has"),
+        Leasing::Preferred => {
+            report.push(name, enforce, Enforced::Yes, "a block of ids that no other running sandbox has");
+        }
+        Leasing::No if leaves => {
+            report.push(
+                name,
+                enforce,
+                Enforced::OptedOut,
+                "ids that other sandboxes have too: files of the host are written",
+            );
+        }
+        Leasing::No => report.push(name, enforce, Enforced::OptedOut, "ids that other sandboxes may have too"),
     }
 }
 

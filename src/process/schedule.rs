@@ -95,6 +95,11 @@ impl Command {
         self
     }
 
+    /// Whether a directory of the host is passed.
+    pub(crate) fn passes_directory(&self) -> bool {
+        self.fds.iter().any(|passed| passed.as_directory().is_some())
+    }
+
     /// The protections that this command opts out of.
     pub(crate) fn opt_outs(&self) -> Vec<(&'static str, String)> {
         let mut all = Vec::new();

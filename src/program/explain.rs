@@ -28,7 +28,7 @@ impl Op<'_> {
             Op::Clocks { .. } => "clocks",
             Op::Relaunch {} => "relaunch",
             Op::Signals {} => "signals",
-            Op::NoNested {} => "no-nested",
+            Op::UserLimit { .. } => "user-limit",
             Op::Bounding { .. } => "bounding",
             Op::Await {} => "await",
             Op::SetupIds { .. } => "setup-ids",
@@ -153,7 +153,9 @@ impl Display for Op<'_> {
             }
             Op::Relaunch {} => f.write_str("go on as PID 1 of the new pid namespace"),
             Op::Signals {} => f.write_str("default actions for all signals"),
-            Op::NoNested {} => f.write_str("no user namespaces below the new one"),
+            Op::UserLimit { file, value } => {
+                write!(f, "limit each user of the new namespace: {} {value}", file.to_string_lossy())
+            }
             Op::Bounding { capabilities: 0, .. } => f.write_str("empty the bounding set"),
             Op::Bounding { capabilities, .. } => write!(f, "shrink the bounding set to {capabilities:#x}"),
             Op::Await {} => f.write_str("wait for the id maps and the trees"),

@@ -4,6 +4,7 @@ mod capabilities;
 mod label;
 mod landlock;
 mod profile;
+mod quota;
 mod rlimits;
 mod seccomp;
 
@@ -12,6 +13,7 @@ pub use label::ExecLabel;
 pub use landlock::Landlock;
 pub(crate) use landlock::{Place, Surroundings};
 pub use profile::Profile;
+pub use quota::Inotify;
 pub use rlimits::Rlimits;
 pub(crate) use seccomp::name_of;
 pub use seccomp::{Abi, Argument, Condition, Seccomp, SeccompAction, SeccompProfile};
@@ -20,6 +22,7 @@ use crate::enforce::{Enforce, Enforced, Enforcement};
 use crate::error::{Defect, Result};
 use crate::program::{Builder, Op};
 use seccomp::Filters;
+use std::ffi::CStr;
 use std::sync::Arc;
 
 /// The payload's privileges. The default is none, and none to be gained.
@@ -31,6 +34,7 @@ pub struct Security {
     abi: Abi,
     allow_nested_namespaces: bool,
     rlimits: Rlimits,
+    inotify: Inotify,
     keyring: Keyring,
     landlock: Landlock,
     label: Option<ExecLabel>,
@@ -80,6 +84,12 @@ impl Security {
     /// The resource limits; [`Rlimits::standard`] unless set.
     pub fn rlimits(mut self, rlimits: Rlimits) -> Self {
         self.rlimits = rlimits;
+        self
+    }
+
+    /// How much of the host user's inotify quota the payload may use; [`Inotify::Share`] unless set.
+    pub fn inotify(mut self, inotify: Inotify) -> Self {
+        self.inotify = inotify;
         self
     }
 
@@ -138,8 +148,8 @@ impl Security {
         // The limit costs a spawn some 50 µs, for the kernel makes the files of /proc/sys/user anew for each namespace:
         // it stands where the filter is not known to refuse what it refuses.
         let by_filter = matches!(self.seccomp, Seccomp::Default | Seccomp::Container) && self.abi == Abi::Native;
-        let limit_nested = !self.may_mount() && !by_filter && around.limits_nested;
-        let (limit, what) = match (self.may_mount(), by_filter, around.limits_nested) {
+        let limit_nested = !self.may_mount() && !by_filter && around.user_limits.is_some();
+        let (limit, what) = match (self.may_mount(), by_filter, around.user_limits.is_some()) {
             (true, ..) => (Enforced::OptedOut, "the caller's limit"),
             (_, true, _) => (Enforced::NotNeeded, "the filter of system calls refuses them"),
             (_, _, true) => (Enforced::Yes, "user.max_user_namespaces is 0 inside"),
@@ -148,6 +158,10 @@ impl Security {
             }
         };
         report.push("user-namespace-limit", Enforce::BestEffort, limit, what);
+        let mut user_limits = self.inotify.limits(around.user_limits, report);
+        if limit_nested {
+            user_limits.push((c"sys/user/max_user_namespaces", 0));
+        }
         report.required("rlimits", self.rlimits != Rlimits::inherited(), self.rlimits.to_string());
         let landlock = self.landlock.compile(around, report, defects);
         let Filters { deciding: filter, notifying } =
@@ -180,7 +194,7 @@ impl Security {
             label: self.label.clone(),
             filter,
             listener,
-            limit_nested,
+            user_limits,
             landlock,
             no_new_privileges: !self.allow_new_privileges,
             rlimits: self.rlimits.bytes(),
@@ -208,8 +222,8 @@ pub(crate) struct Confinement {
     filter: Option<Arc<[u8]>>,
     /// The filter that only notifies.
     listener: Option<Arc<[u8]>>,
-    /// The sandbox's user namespace is to have none below it.
-    limit_nested: bool,
+    /// Limits of the sandbox's user namespace: the file beneath /proc, the value.
+    user_limits: Vec<(&'static CStr, u32)>,
     landlock: landlock::Domains,
     no_new_privileges: bool,
     rlimits: Vec<u8>,
@@ -223,9 +237,9 @@ impl Confinement {
         !self.no_new_privileges && (self.filter.is_some() || self.landlock.process.restricts())
     }
 
-    /// Whether the limit of user namespaces is to be 0 inside.
-    pub fn limits_nested(&self) -> bool {
-        self.limit_nested
+    /// The limits of the sandbox's user namespace.
+    pub fn user_limits(&self) -> &[(&'static CStr, u32)] {
+        &self.user_limits
     }
 
     /// Adds no_new_privs.

@@ -53,15 +53,17 @@ impl Default for Rlimits {
 }
 
 impl Rlimits {
-    /// The default: no core files, 1024 descriptors, files of at most 4 GiB, 8 MiB of locked memory, 800 KiB of
-    /// POSIX message queues, no real-time priority and no nice value below 0.
+    /// The default: no core files, 1024 descriptors, files of at most 4 GiB, 8 MiB of locked memory, 256 KiB of
+    /// POSIX message queues, 1024 pending signals, no real-time priority and no nice value below 0. What the kernel counts by user, the
+    /// queues and signals, counts against the host's user too, of whose own (800 KiB, some ten thousand) these are a part.
     pub fn standard() -> Rlimits {
         Rlimits::inherited()
             .no_core()
             .nofile(1024)
             .fsize(Bytes::gib(4))
             .memlock(Bytes::mib(8))
-            .msgqueue(Bytes::kib(800))
+            .msgqueue(Bytes::kib(256))
+            .sigpending(1024)
             .nice(0)
             .rtprio(0)
     }

@@ -1,5 +1,6 @@
 //! The interpreter: one arm an op.
 
+use crate::decimal::Decimal;
 use crate::program::wire::codec::{Header, NO_FAULT, Reader};
 use crate::program::wire::op::{Op, without};
 use crate::program::wire::report::{Report, given};
@@ -86,7 +87,7 @@ fn step(op: Op<'static>, ops: &mut Ops, state: &mut State) -> Result<()> {
         Op::Clocks { offsets } => identity::clocks(state, offsets),
         Op::Relaunch {} => identity::relaunch(),
         Op::Signals {} => identity::signals(),
-        Op::NoNested {} => procfs::write(c"sys/user/max_user_namespaces", b"0"),
+        Op::UserLimit { file, value } => procfs::write(file, Decimal::new().of(value).to_bytes()),
         Op::Bounding { capabilities, last } => identity::bounding(capabilities, last),
         Op::Await {} => receive::trees(state),
         Op::SetupIds { uid, gid, drop_groups } => identity::setup_ids(uid, gid, drop_groups),

@@ -140,7 +140,7 @@ fn nested_without_the_filter() -> Fallible<()> {
     let nested = [("clone-user", "ok"), ("clone3-user", "ok"), ("unshare-user", "ok")];
     let attempts = nested.map(|(attempt, _)| attempt);
     expect(&with(open().allow_nested_namespaces(), &attempts)?, &nested);
-    crate::common::without(feature::NESTED_LIMIT, || {
+    crate::common::without(feature::USER_LIMITS, || {
         expect(&with(open(), &attempts)?, &nested);
         let report = bare().security(open()).build()?.spawn(&payload(&[]))?.enforcement();
         assert!(report.unavailable().any(|one| one.name == "user-namespace-limit"), "{report}");

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::harness::Need;
-use belljar::{Bytes, Child, IdMap, Namespaces, Rlimits, Seccomp, Stdio, User};
+use belljar::{
+    Bytes, Child, Enforced, IdMap, Inotify, Mount, Namespaces, Rlimits, Seccomp, Stdio, User, testing::feature,
+};
 use std::io::{BufRead, BufReader};
 
 const USER: &[Need] = &[Need::UserNamespaces];
@@ -11,12 +13,14 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("attacks::resources_limits_of_processes", USER, limits_of_processes),
         Test::new("attacks::resources_quota_of_a_sibling", &[Need::Root, Need::UserNamespaces], quota_of_a_sibling),
+        Test::new("attacks::resources_inotify_of_a_sibling", USER, inotify_of_a_sibling),
+        Test::new("attacks::resources_ids_of_a_sibling", &[Need::Root, Need::UserNamespaces], ids_of_a_sibling),
         Test::new("attacks::resources_leases_end", &[Need::Root, Need::UserNamespaces], leases_end),
         Test::new("attacks::resources_limits_are_only_lowered", USER, only_lowered),
     ]
 }
 
-// <asm-generic/resource.h>: fsize 1, core 4, nofile 7, memlock 8, msgqueue 12, nice 13, rtprio 14.
+// <asm-generic/resource.h>: fsize 1, core 4, nofile 7, memlock 8, sigpending 11, msgqueue 12, nice 13, rtprio 14.
 
 fn own(resource: usize) -> Fallible<u64> {
     let text = std::fs::read_to_string("/proc/self/limits")?;
@@ -26,12 +30,15 @@ fn own(resource: usize) -> Fallible<u64> {
 }
 
 fn limits_of_processes() -> Fallible<()> {
-    let attempts = ["rlimit=1", "rlimit=4", "rlimit=7", "rlimit=8", "rlimit=12", "rlimit=13", "rlimit=14"];
+    let attempts = ["rlimit=1", "rlimit=4", "rlimit=7", "rlimit=8", "rlimit=11", "rlimit=12", "rlimit=13", "rlimit=14"];
     let seen = inside(&attempts)?;
-    let standard = [4u64 << 30, 1, 1024, 8 << 20, 800 << 10, 20, 0];
-    for ((attempt, most), resource) in attempts.iter().zip(standard).zip([1, 4, 7, 8, 12, 13, 14]) {
+    let standard = [4u64 << 30, 1, 1024, 8 << 20, 1024, 256 << 10, 20, 0];
+    for ((attempt, most), resource) in attempts.iter().zip(standard).zip([1, 4, 7, 8, 11, 12, 13, 14]) {
         assert_eq!(seen[*attempt], format!("ok {}", most.min(own(resource)?)), "{attempt}");
     }
+    // each timer has a signal that could become pending
+    let (_child, seen) = greedy(&bare().build()?, &["timers=5000"])?;
+    assert_eq!(seen["timers=5000"], format!("ok {}", own(11)?.min(1024)));
     // nobody inside raises one again
     refused_inside(&[("rlimit-raise=7", "EPERM"), ("rlimit-raise=4", "EPERM"), ("realtime", "EPERM")])?;
     // control: the caller's
@@ -67,13 +74,98 @@ fn quota_of_a_sibling() -> Fallible<()> {
         assert!(used.starts_with("keys=2000: ok "), "it uses up its quota: {used}");
         Ok(attack(&with_map(map()).build()?, &["key-add=x"])?["key-add=x"].clone())
     };
+    assert_eq!(sibling(IdMap::automatic)?, "ok");
     assert_eq!(sibling(IdMap::distinct)?, "ok");
     // control: with the same ids; more than once, for keys of sandboxes that have ended go at any moment
     let mut seen = Vec::new();
     while seen.len() < 10 && seen.last().is_none_or(|last| last != "EDQUOT") {
-        seen.push(sibling(IdMap::automatic)?);
+        seen.push(sibling(IdMap::shared)?);
     }
     assert_eq!(seen.last().map(String::as_str), Some("EDQUOT"), "{seen:?}");
+    Ok(())
+}
+
+/// A payload that has made its attempts, and sleeps on what it has taken; what it saw.
+fn greedy(sandbox: &Sandbox, attempts: &[&str]) -> Fallible<(Child, Seen)> {
+    let mut command = payload(attempts);
+    let mut child = sandbox.spawn(command.arg("sleep=60").stdout(Stdio::Piped))?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+    let said = lines.take(1 + attempts.len()).collect::<Result<Vec<_>, _>>()?.join("\n");
+    Ok((child, parse(&said)?))
+}
+
+/// Instances of inotify count against the user who has made the sandbox too, whatever the id map.
+fn inotify_of_a_sibling() -> Fallible<()> {
+    let limit = |what: &str| -> Fallible<u64> {
+        Ok(std::fs::read_to_string(format!("/proc/sys/user/max_inotify_{what}"))?.trim().parse()?)
+    };
+    let (instances, watches) = (limit("instances")?, limit("watches")?);
+    let share = |all: u64, least: u64| (all / 8).max(least);
+    // others of this user's have some, so what is left is not known; but it is less than all
+    assert!((16..1000).contains(&instances), "this test would not reach the limit of {instances}");
+    let attempts = ["inotify=1000", "inotify=1"];
+    let small = Security::new().inotify(Inotify::Max { instances: 2, watches: 3 });
+    {
+        let (_greedy, seen) = greedy(&bare().build()?, &attempts[..1])?;
+        assert_eq!(seen["inotify=1000"], format!("ok {}", share(instances, 8)));
+        expect(&inside(&attempts[1..])?, &[("inotify=1", "without")]);
+        assert_eq!(bare().build()?.enforcement().get("inotify-quota").map(|one| one.enforced), Some(Enforced::Yes));
+        let seen = with(small, &["inotify=9", "watches=9"])?;
+        expect(&seen, &[("inotify=9", "ok 2")]);
+        let seen = with(Security::new().inotify(Inotify::Max { instances: 2, watches: 3 }), &["watches=9"])?;
+        expect(&seen, &[("watches=9", "ok 3")]);
+        assert!(share(watches, 1024) >= 1024);
+    }
+    // controls: the typed opt-out, and a host whose limits cannot be set; nothing is left for anybody
+    let inherited = Security::new().inotify(Inotify::Inherit);
+    let nothing_left = || -> Fallible<()> {
+        let (_greedy, seen) = greedy(&bare().security(inherited.clone()).build()?, &attempts[..1])?;
+        let taken: u64 = seen["inotify=1000"].trim_start_matches("ok ").parse()?;
+        assert!(taken > share(instances, 8), "{taken}");
+        expect(&inside(&attempts[1..])?, &[("inotify=1", "EMFILE")]);
+        Ok(())
+    };
+    nothing_left()?;
+    crate::common::without(feature::USER_LIMITS, || {
+        let sandbox = bare().build()?;
+        let (child, seen) = greedy(&sandbox, &attempts[..1])?;
+        assert_ne!(seen["inotify=1000"], format!("ok {}", share(instances, 8)));
+        assert!(child.enforcement().unavailable().any(|one| one.name == "inotify-quota"));
+        Ok(())
+    })
+}
+
+/// Ids are a sandbox's own, but where what it leaves has to be somebody's.
+fn ids_of_a_sibling() -> Fallible<()> {
+    let dir = TempDir::new()?;
+    let first = |builder: SandboxBuilder| -> Fallible<(u64, Enforced)> {
+        let sandbox = builder.build()?;
+        let child = sandbox.spawn(&payload(&["sleep=60"]))?;
+        let line = child.enforcement().get("distinct-ids").map(|one| one.enforced);
+        Ok((outer(&child)?, line.ok_or("not in the report")?))
+    };
+    let bind = || Mount::bind(dir.path(), "/mnt");
+    const SHARED: u64 = 1_879_048_192;
+    for (builder, own) in [
+        (bare(), true),
+        (bare().mount(bind().read_only()), true),
+        (bare().mount(bind()), false),
+        (bare().mount(bind().idmapped()), true),
+        (bare().namespaces(Namespaces::isolated().user(User::New(IdMap::shared()))), false),
+    ] {
+        let (first, line) = first(builder)?;
+        assert_eq!((first != SHARED, line == Enforced::Yes), (own, own));
+    }
+    // what an earlier sandbox owns is to be read by the next
+    std::os::unix::fs::chown(dir.path(), Some(SHARED as u32), Some(SHARED as u32))?;
+    assert_eq!(first(bare().mount(bind().read_only()))?, (SHARED, Enforced::OptedOut));
+    // a directory that comes with the command
+    let mut command = payload(&["sleep=60"]);
+    command.directory_fd(9, std::fs::File::open(dir.path())?);
+    let child = bare().build()?.spawn(&command)?;
+    assert_eq!(outer(&child)?, SHARED);
+    assert!(child.notes().iter().any(|note| note.contains("directory")), "{:?}", child.notes());
+    assert_eq!(child.enforcement().get("distinct-ids").map(|one| one.enforced), Some(Enforced::Unavailable));
     Ok(())
 }
 

@@ -207,7 +207,7 @@ fn explain_is_golden() -> Fallible<()> {
     let sandbox = Sandbox::builder(root)
         .namespaces(namespaces)
         .limits(belljar::CgroupLimits::none())
-        .security(belljar::Security::new().landlock(belljar::Landlock::none()))
+        .security(belljar::Security::new().landlock(belljar::Landlock::none()).inotify(belljar::Inotify::Inherit))
         .mounts(
             Mounts::none()
                 .mount(Mount::proc("/proc"))

@@ -43,7 +43,13 @@ fn setgroups_is_denied() -> Fallible<()> {
 
 fn roots_default() -> Fallible<()> {
     let sandbox = host().build()?;
-    let map = prints(&sandbox, "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '")?;
+    let maps = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '";
+    let map = prints(&sandbox, maps)?;
+    let (uids, gids) = map.split_once('\n').ok_or("one line")?;
+    let first: u32 = uids.split(' ').nth(2).ok_or("no map")?.parse()?;
+    assert!(uids == gids && uids == format!(" 0 {first} 65536") && first > 1_879_048_192, "{map}");
+    let shared = Namespaces::isolated().user(User::New(IdMap::shared()));
+    let map = prints(&host().namespaces(shared).build()?, maps)?;
     assert_eq!(map, " 0 1879048192 65536\n 0 1879048192 65536");
     assert_eq!(prints(&sandbox, "id -G")?, "0");
     // a file of the host that only its root may read

@@ -4,8 +4,8 @@ use crate::common::*;
 use crate::harness::{Need, Test};
 use belljar::testing::feature;
 use belljar::{
-    Cgroup, ClockOffset, Init, Ipc, Mount, Mounts, Namespace, NamespaceKind, Namespaces, Net, Pid, RootFs, Sandbox,
-    Time, User, Uts,
+    Cgroup, ClockOffset, IdMap, Init, Ipc, Mount, Mounts, Namespace, NamespaceKind, Namespaces, Net, Pid, RootFs,
+    Sandbox, Time, User, Uts,
 };
 use std::time::Duration;
 
@@ -197,7 +197,8 @@ fn joined_by_path_and_pid() -> Fallible<()> {
 
 fn joined_before_the_user_namespace() -> Fallible<()> {
     let first = pause(Namespaces::isolated().user(User::Inherit).uts(Uts::new("first")))?;
-    let namespaces = Namespaces::isolated().uts(Uts::Join(first.namespace(NamespaceKind::Uts)?));
+    let joined = Uts::Join(first.namespace(NamespaceKind::Uts)?);
+    let namespaces = Namespaces::isolated().uts(joined).user(User::New(IdMap::shared()));
     let sandbox = host().namespaces(namespaces).build()?;
     assert_eq!(prints(&sandbox, "uname -n; tr -s ' ' < /proc/self/uid_map")?, "first\n 0 1879048192 65536");
     Ok(())

@@ -78,8 +78,8 @@ pub mod without {
     pub const WAIT_KILLABLE: u32 = 1024;
     /// SECCOMP_ADDFD_FLAG_SEND (Linux 5.14): a descriptor is put into the target first, and then the call is answered.
     pub const ADDFD_SEND: u32 = 1 << 18;
-    /// The limit of user namespaces below the sandbox's own (a security module may refuse it): the filter alone instead.
-    pub const NESTED_LIMIT: u32 = 1 << 19;
+    /// Limits of the sandbox's user namespace (a security module may refuse them): the caller's instead.
+    pub const USER_LIMITS: u32 = 1 << 19;
     /// The v2 tree of a hybrid host: v1 alone instead.
     pub const CGROUP_V2: u32 = 1 << 16;
     /// cgroup.kill (Linux 5.14): freeze and signal instead.
@@ -160,8 +160,8 @@ ops! { 'a;
     Relaunch = 13 {}
     /// Default actions for all signals: ignored ones are inherited by every exec.
     Signals = 18 {}
-    /// No user namespaces below this one, which the parent has just made (`user.max_user_namespaces` is of each).
-    NoNested = 114 {}
+    /// A limit of the user namespace that the parent has just made, for each user in it: the file beneath /proc.
+    UserLimit = 114 { file: &'a CStr, value: u64 }
     /// Shrink the bounding set to these (`last`: the kernel's last capability).
     Bounding = 19 { capabilities: u64, last: u32 }
     /// Wait for the parent: the id maps, and the trees that it has cloned meanwhile.

@@ -145,8 +145,9 @@ pub(crate) struct Surroundings {
     pub sockets: Vec<PathBuf>,
     /// The payload may mount, which a domain would forbid.
     pub may_mount: bool,
-    /// It has a user namespace of its own, whose limit of others below it can be set.
-    pub limits_nested: bool,
+    /// The inotify quota (instances, watches) of the caller, if the sandbox has a user namespace of its own whose limits can be
+    /// set.
+    pub user_limits: Option<[u32; 2]>,
     /// It has a network namespace, and a pid namespace, of its own.
     pub own_network: bool,
     pub own_pids: bool,

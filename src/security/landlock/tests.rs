@@ -13,7 +13,7 @@ fn compiled(abi: u32) -> Domains {
             .into(),
         sockets: vec!["/run/s".into()],
         may_mount: false,
-        limits_nested: false,
+        user_limits: None,
         own_network: false,
         own_pids: false,
     };

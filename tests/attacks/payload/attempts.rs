@@ -27,7 +27,7 @@ numbers! {
     personality = 135/92, setuid = 105/146, getuid = 102/174, geteuid = 107/175, getcwd = 79/17, connect = 42/203,
     bind = 49/200, prlimit64 = 302/261, sched_setscheduler = 144/119, mkdirat = 258/34, getpid = 39/172, clock_gettime = 228/113,
     renameat2 = 316/276, symlinkat = 266/36, fallocate = 285/47, setns = 308/268, pidfd_open = 434/434, kill = 62/129,
-    listen = 50/201, sendto = 44/206,
+    listen = 50/201, sendto = 44/206, inotify_init1 = 294/26, inotify_add_watch = 254/27, timer_create = 222/107,
 }
 
 /// The environment that the kernel passed.
@@ -72,6 +72,12 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"key-add" => line.result(key_add(pointer)),
         b"key-search" => line.result(raw(nr::keyctl, &[10, -3isize as usize, c"user".as_ptr() as usize, pointer, 0])),
         b"keys" => keys(number(argument), line),
+        b"inotify" => taken(number(argument), line, |_| raw(nr::inotify_init1, &[0])),
+        b"watches" => watches(number(argument), line),
+        b"timers" => taken(number(argument), line, |_| {
+            let mut id = 0i32;
+            raw(nr::timer_create, &[1, 0, &raw mut id as usize])
+        }),
         b"key-exec" => line.result(key_exec(pointer)),
         b"bpf" => line.result(raw(nr::bpf, &[0, [0u64; 16].as_ptr() as usize, 128])),
         b"perf" => line.result(raw(
@@ -175,18 +181,39 @@ fn key_add(description: usize) -> Result<usize> {
 
 /// Makes keys until it is refused.
 fn keys(most: i64, line: Line) {
+    taken(most, line, |n| key_add(numbered(b"key-00000\0", n).as_ptr() as usize));
+}
+
+/// The name with the digits of `n` at its end.
+fn numbered<const N: usize>(name: &[u8; N], n: i64) -> [u8; N] {
+    let (mut name, mut rest) = (*name, n);
+    for digit in name[N - 6..N - 1].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    name
+}
+
+/// Takes the same thing again and again: how often there was one.
+fn taken(most: i64, line: Line, mut take: impl FnMut(i64) -> Result<usize>) {
     for n in 0..most {
-        let mut name = *b"key-00000\0";
-        let mut rest = n;
-        for digit in name[4..9].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        if let Err(errno) = key_add(name.as_ptr() as usize) {
+        if let Err(errno) = take(n) {
             return if n == 0 { line.result::<()>(Err(errno)) } else { line.value(n as u64) };
         }
     }
     line.end(b"without end")
+}
+
+/// Watches of new files, by one instance.
+fn watches(most: i64, line: Line) {
+    let Ok(instance) = raw(nr::inotify_init1, &[0]) else { return line.end(b"no instance") };
+    taken(most, line, |n| {
+        let name = numbered(b"/dev/shm/w00000\0", n);
+        let path = CStr::from_bytes_with_nul(&name).map_err(|_| Errno::EINVAL)?;
+        let fd = call::openat(AT_FDCWD, path, O_WRONLY | 0o100 | O_CLOEXEC, 0o600)?;
+        call::close(fd)?;
+        raw(nr::inotify_add_watch, &[instance, name.as_ptr() as usize, 2])
+    });
 }
 
 /// Executes a program in a new session keyring, which holds a key named `belljar-test`.

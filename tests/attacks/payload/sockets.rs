@@ -61,8 +61,10 @@ pub fn send_udp(port: &CStr) -> Result<usize> {
     let fd = call::socket(2, 2, 0)?;
     let address = ipv4([127, 0, 0, 1], number(port) as u16);
     let text = b"x";
-    let answer =
-        raw(nr::sendto, &[fd as usize, text.as_ptr() as usize, text.len(), 0, address.as_ptr() as usize, address.len()]);
+    let answer = raw(
+        nr::sendto,
+        &[fd as usize, text.as_ptr() as usize, text.len(), 0, address.as_ptr() as usize, address.len()],
+    );
     call::close(fd)?;
     answer.map(|_| 0)
 }
