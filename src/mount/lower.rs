@@ -381,8 +381,16 @@ fn tmpfs_options(bytes: Bytes, inodes: u64, mode: u32) -> Vec<(&'static str, Str
     vec![("size", bytes.get().to_string()), ("nr_inodes", inodes.to_string()), ("mode", format!("{mode:04o}"))]
 }
 
+/// At most so many terminals at a time: all instances of the machine share kernel.pty.max (4096).
+const TERMINALS: u32 = 64;
+
 fn devpts_options() -> Vec<(&'static str, String)> {
-    vec![("newinstance", String::new()), ("ptmxmode", "0666".into()), ("mode", "0620".into())]
+    vec![
+        ("newinstance", String::new()),
+        ("max", TERMINALS.to_string()),
+        ("ptmxmode", "0666".into()),
+        ("mode", "0620".into()),
+    ]
 }
 
 /// A device file of the host, checked by its numbers.

@@ -156,7 +156,7 @@ impl Mount {
         Mount::new(Kind::Sysfs, target).noexec().read_only()
     }
 
-    /// An instance of devpts of its own, `noexec`.
+    /// An instance of devpts of its own, `noexec`, with at most 64 terminals.
     pub fn devpts(target: impl Into<PathBuf>) -> Mount {
         Mount::new(Kind::Devpts, target).noexec()
     }

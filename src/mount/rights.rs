@@ -15,6 +15,8 @@ pub(crate) enum Right {
     Devices,
     /// Both of the first and the last.
     WriteAndDevices,
+    /// The first, for message queues.
+    Queues,
 }
 
 impl Mounts {
@@ -33,10 +35,12 @@ impl Mounts {
                 },
                 Kind::Proc => all.push((own(target), Right::WriteFiles)),
                 Kind::Devpts => all.push((own(target), Right::Devices)),
-                Kind::Mqueue | Kind::Cgroup => all.push((own(target), Right::Write)),
+                Kind::Mqueue => all.push((own(target), Right::Queues)),
+                Kind::Cgroup => all.push((own(target), Right::Write)),
                 Kind::Dev => {
                     all.push((own(target), Right::Devices));
-                    all.extend(["shm", "mqueue"].map(|name| (target.join(name), Right::Write)));
+                    all.push((target.join("shm"), Right::Write));
+                    all.push((target.join("mqueue"), Right::Queues));
                 }
                 Kind::Sysfs | Kind::Mask | Kind::ReadOnly => {}
             }

@@ -184,6 +184,7 @@ pub(super) fn surroundings(
         Right::WriteFiles => Place::Files,
         Right::Devices => Place::Devices,
         Right::WriteAndDevices => Place::WritableDevices,
+        Right::Queues => Place::Queues,
     };
     let without = crate::testing::disabled() & without::LANDLOCK != 0;
     Surroundings {

@@ -191,6 +191,9 @@ impl Command {
     /// that is not given stays closed, and nobody else in the sandbox has a copy.
     ///
     /// A file's offset and its status flags (O_NONBLOCK, O_APPEND) are shared with the caller's descriptor of it.
+    /// By its name in `/proc/self/fd` the payload may open it anew, where its permissions allow that: for no more than it was
+    /// opened for, and one for appending not to be written, where there is a Landlock domain
+    /// ([`Landlock::standard`](crate::Landlock::standard)); without one for anything.
     /// The command keeps its own copy, to be spawned again: whoever waits for the end of a
     /// pipe or socket drops the command first. A directory is refused, for `..` leads out of
     /// it; see [`directory_fd`](Command::directory_fd).

@@ -97,9 +97,25 @@ pub fn landlock(state: &State, handled: [u64; 3], mut rules: &[u8]) -> Result<()
     call::close(domain).map(drop)
 }
 
+/// What an open file is open for: opened anew by its name in /proc, it is to be no more. To append cannot be said
+/// there, so what is open for that is not opened anew to be written.
+fn opened_for(fd: i32) -> Result<u64> {
+    const READ: u64 = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE;
+    const WRITE: u64 = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_TRUNCATE;
+    let flags = call::fcntl(fd, F_GETFL, 0)?;
+    let without = match flags & O_ACCMODE {
+        O_WRONLY => READ,
+        O_RDONLY => WRITE,
+        _ => 0,
+    };
+    Ok(!without & if flags & O_APPEND != 0 { !WRITE } else { !0 })
+}
+
 /// Rights on what a descriptor names, and all below it.
 fn beneath(domain: i32, fd: i32, access: u64) -> Result<()> {
-    let kind = call::fstat(fd)?.kind();
-    let access = if kind == S_IFDIR { access } else { access & LANDLOCK_ACCESS_FILE };
+    let access = match call::fstat(fd)?.kind() {
+        S_IFDIR => access,
+        _ => access & LANDLOCK_ACCESS_FILE & opened_for(fd)?,
+    };
     if access != 0 { call::landlock_add_path(domain, access, fd).map(drop) } else { Ok(()) }
 }

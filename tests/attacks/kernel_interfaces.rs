@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::kernel_terminal_input", USER, terminal_input),
         Test::new("attacks::kernel_foreign_abis", USER, foreign_abis),
         Test::new("attacks::kernel_dangerous_calls", USER, dangerous_calls),
+        Test::new("attacks::kernel_shared_memory", USER, shared_memory_of_the_kernel),
+        Test::new("attacks::kernel_message_queues", USER, message_queues),
         Test::new("attacks::kernel_keyrings", USER, keyrings),
         Test::new("attacks::kernel_other_processes", USER, other_processes),
         Test::new("attacks::kernel_socket_families", USER, socket_families),
@@ -259,6 +261,44 @@ fn dangerous_calls() -> Fallible<()> {
     let open = with(open(), &["io-uring", "personality=262144", "bpf"])?;
     expect(&open, &[("personality=262144", "ok")]);
     expect(&inside(&["personality=-1", "personality=0"])?, &[("personality=-1", "ok"), ("personality=0", "ok")]);
+    Ok(())
+}
+
+/// What all processes of the machine have to share, however small their sandboxes are.
+fn shared_memory_of_the_kernel() -> Fallible<()> {
+    let wanted = [
+        ("socket-filter=26", "EPERM"),
+        ("socket-filter=50", "EPERM"),
+        ("socket-filter=51", "EPERM"),
+        ("socket-filter=52", "EPERM"),
+        ("aio", "ENOSYS"),
+        ("lease", "EPERM"),
+        ("terminals=200", "ok 64"),
+    ];
+    refused_inside(&wanted)?;
+    // an option of the same number at another level is none of these
+    let seen = with(open(), &["socket-filter=26", "aio", "lease"])?;
+    expect(&seen, &[("socket-filter=26", "ok"), ("aio", "ok")]);
+    assert_ne!(seen["lease"], "ENOSYS");
+    // another sandbox has terminals of its own
+    let mut command = payload(&["terminals=200", "sleep=60"]);
+    let child = bare().build()?.spawn(command.stdout(Stdio::Piped))?;
+    refused_inside(&[("terminals=1", "without")])?;
+    drop(child);
+    Ok(())
+}
+
+/// Message queues are files that no path beneath the root leads to.
+fn message_queues() -> Fallible<()> {
+    refused_inside(&[("mq-open=q", "ok"), ("open-read=/dev/mqueue/q", "ok")])?;
+    let host = host().mount(Mount::tmpfs("/tmp"));
+    let seen = {
+        let (dir, path) = payload_file()?;
+        let sandbox = host.mount(Mount::bind(dir.path(), "/tmp/p").read_only()).build()?;
+        let _ = path;
+        parse(&text(&sandbox.output(Command::new("/tmp/p/attack").arg("mq-open=q"))?))?
+    };
+    expect(&seen, &[("mq-open=q", "ok")]);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         // on Linux 6.1 (Landlock 2) a whiteout was made all the same
         Test::new("attacks::landlock_device_files", SCOPES, device_files),
+        Test::new("attacks::landlock_descriptors_are_no_more_than_they_were", FILES, descriptors_opened_anew),
         Test::new("attacks::landlock_breaks_nothing", &[Need::UserNamespaces], breaks_nothing),
         Test::new("attacks::landlock_mirrors_read_only_roots", FILES, mirrors_read_only_roots),
         Test::new("attacks::landlock_ports", PORTS, ports),
@@ -45,6 +46,37 @@ fn device_files() -> Fallible<()> {
     let whiteout = if Need::Landlock(9).probe().is_ok() { "EACCES|ok" } else { "EACCES" };
     expect(&inside(&attempts)?, &[("mknod-whiteout=/tmp/w", whiteout), ("create=/tmp/f", "ok")]);
     expect(&with(without_domain(), &attempts)?, &[("mknod-whiteout=/tmp/w", "ok"), ("create=/tmp/f", "ok")]);
+    Ok(())
+}
+
+/// A file that the host passes by descriptor, opened anew by its name in /proc: with no other rights than it came with.
+fn descriptors_opened_anew() -> Fallible<()> {
+    let dir = shared()?;
+    let path = dir.path().join("file");
+    std::fs::write(&path, "x")?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+    let options = std::fs::OpenOptions::new;
+    let attempts = ["reopen-read=9", "reopen-write=9"];
+    let run = |file: std::fs::File, security: Security| -> Fallible<Seen> {
+        let mut command = payload(&attempts);
+        command.fd(9, file);
+        let child = bare().security(security).build()?.spawn(command.stdout(Stdio::Piped))?;
+        parse(&text(&child.wait_with_output()?))
+    };
+    for (file, read, write) in [
+        (options().read(true).open(&path)?, "ok", "EACCES"),
+        (options().write(true).open(&path)?, "EACCES", "ok"),
+        (options().append(true).open(&path)?, "EACCES", "EACCES"),
+        (options().read(true).write(true).open(&path)?, "ok", "ok"),
+    ] {
+        expect(&run(file.try_clone()?, Security::new())?, &[(attempts[0], read), (attempts[1], write)]);
+        expect(&run(file, without_domain())?, &[(attempts[0], "ok"), (attempts[1], "ok")]);
+    }
+    // the same for streams
+    let mut command = payload(&["reopen-write=0"]);
+    command.stdin(std::fs::File::open(&path)?).stdout(Stdio::Piped);
+    let output = bare().build()?.spawn(&command)?.wait_with_output()?;
+    expect(&parse(&text(&output))?, &[("reopen-write=0", "EACCES")]);
     Ok(())
 }
 

@@ -62,6 +62,8 @@ pub enum Need {
     SysResource,
     /// AppArmor compiled in and switched on.
     AppArmor,
+    /// SELinux compiled in and switched on.
+    Selinux,
     /// A program on the search path.
     Program(&'static str),
 }
@@ -69,7 +71,7 @@ pub enum Need {
 /// The needs that `all` stands for.
 const ALL: &str = "UserNamespaces UserOverlay NewUidmap CgroupV2 Groups SpareV1 OrdinaryPriority Program";
 /// Those of which every lane has its own: a test may be meant for another lane.
-const OWN: &str = "AppArmor Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
+const OWN: &str = "AppArmor Selinux Root OrdinaryUser Vm Landlock Kernel Systemd SysResource";
 
 impl Need {
     fn name(self) -> String {
@@ -111,6 +113,10 @@ impl Need {
             Self::AppArmor => {
                 let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
                 check(enabled.trim() == "Y", "not active in this kernel")
+            }
+            Self::Selinux => {
+                let systems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+                check(systems.contains("\tselinuxfs\n"), "not active in this kernel")
             }
             Self::Vm => check(env::var("VMTEST").is_ok_and(|v| v == "1"), "not in it"),
             Self::Kernel(major, minor) => {

@@ -5,7 +5,6 @@ use crate::harness::{Need, TempDir, Test};
 use belljar::{
     Command, Enforced, ErrorKind, ExecLabel, Init, Mount, Namespaces, Pid, SandboxBuilder, Security, Stdio, User,
 };
-use std::path::Path;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -16,6 +15,11 @@ pub fn tests() -> Vec<Test> {
             "label::a_profile_binds_the_payload",
             &[Need::AppArmor, Need::Root, Need::Program("apparmor_parser")],
             profile_binds,
+        ),
+        Test::new(
+            "label::a_context_binds_the_payload",
+            &[Need::Selinux, Need::Root, Need::Vm, Need::Program("checkpolicy")],
+            context_binds,
         ),
         Test::new("label::written_to_a_procfs_alone", &[Need::AppArmor, Need::Root], written_to_a_procfs),
     ]
@@ -38,7 +42,7 @@ fn not_active() -> Fallible<()> {
     let mut absent = 0;
     for (label, name, active) in [
         (apparmor("plugin"), "AppArmor", Need::AppArmor.probe().is_ok()),
-        (selinux(), "SELinux", Path::new("/sys/fs/selinux/enforce").exists()),
+        (selinux(), "SELinux", Need::Selinux.probe().is_ok()),
     ] {
         match labelled(label).build() {
             Ok(_) => assert!(active, "{name} is not active"),
@@ -163,6 +167,88 @@ fn profile_binds() -> Fallible<()> {
     assert_eq!(text(&plain.enter(&command)?.wait_with_output()?), "unconfined\n", "control");
     assert_eq!(text(&plain.enter_tighter(&command, &same)?.wait_with_output()?), expected);
     drop((child, plain));
+    Ok(())
+}
+
+/// A policy for a machine of its own: everybody may do everything, but for the type `plugin_t`, which may not write to what is
+/// on a tmpfs. All classes that it does not name are allowed.
+fn policy() -> String {
+    // in the order that the kernel numbers them, all of them
+    let sids = "kernel security unlabeled fs file file_labels init any_socket port netif netmsg node igmp_packet \
+        icmp_socket tcp_socket sysctl_modprobe sysctl sysctl_fs sysctl_kernel sysctl_net sysctl_net_unix sysctl_vm \
+        sysctl_dev kmod policy scmp_packet devnull";
+    let each = |line: &dyn Fn(&str) -> String| sids.split_whitespace().map(line).collect::<String>();
+    let context = |sid: &str| match sid {
+        "kernel" | "init" => format!("sid {sid} system_u:system_r:host_t\n"),
+        _ => format!("sid {sid} system_u:object_r:file_t\n"),
+    };
+    format!(
+        "class file\nclass process\nclass process2\n{}\
+         class file {{ write entrypoint }}\n\
+         class process {{ transition dyntransition setexec }}\n\
+         class process2 {{ nnp_transition nosuid_transition }}\n\
+         policycap nnp_nosuid_transition;\n\
+         type host_t;\ntype plugin_t;\ntype file_t;\ntype tmpfs_t;\n\
+         role system_r;\nrole system_r types {{ host_t plugin_t }};\n\
+         allow host_t {{ host_t plugin_t }}:process {{ transition dyntransition setexec }};\n\
+         allow host_t plugin_t:process2 {{ nnp_transition nosuid_transition }};\n\
+         allow {{ host_t plugin_t }} {{ file_t tmpfs_t }}:file entrypoint;\n\
+         allow host_t {{ host_t plugin_t file_t tmpfs_t }}:file write;\n\
+         allow plugin_t {{ plugin_t file_t }}:file write;\n\
+         user system_u roles {{ system_r }};\n{}\
+         fs_use_trans tmpfs system_u:object_r:tmpfs_t;\n",
+        each(&|sid| format!("sid {sid}\n")),
+        each(&context),
+    )
+}
+
+/// Loads it, into a kernel that has none: from here on this process is a `host_t`.
+fn load(policy: &str) -> Fallible<()> {
+    let dir = TempDir::new()?;
+    let (text, binary) = (dir.path().join("policy.conf"), dir.path().join("policy"));
+    std::fs::write(&text, policy)?;
+    let mut command = std::process::Command::new("checkpolicy");
+    let output = command.args(["-U", "allow", "-o"]).arg(&binary).arg(&text).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mounted = dir.path().join("selinux");
+    std::fs::create_dir(&mounted)?;
+    // of the whole machine, and in a namespace of its own: the leak check sees no mount
+    let script = "mount -t selinuxfs selinuxfs \"$1\" && dd if=\"$2\" of=\"$1/load\" bs=1M status=none";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "/bin/sh", "-ec", script, "load"]).args([&mounted, &binary]);
+    let output = command.output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn context_binds() -> Fallible<()> {
+    load(&policy())?;
+    let context = |kind: &str| ExecLabel::Selinux(format!("system_u:system_r:{kind}"));
+    let look =
+        "tr -d '\\0' < /proc/thread-self/attr/current; echo; { echo x > /tmp/free; } 2>/dev/null && echo written";
+    let seen = |builder: SandboxBuilder| -> Fallible<String> { Ok(text(&builder.build()?.output(&sh(look))?)) };
+    let bound = "system_u:system_r:plugin_t\n";
+    let inherited = Namespaces::isolated().user(User::Inherit).pid(Pid::Inherit);
+    let privileged = Security::new().allow_new_privileges().exec_label(context("plugin_t"));
+    for (what, builder) in [
+        ("by a shim", labelled(context("plugin_t"))),
+        ("PID 1", labelled(context("plugin_t")).init(Init::Payload)),
+        ("in namespaces of the host", labelled(context("plugin_t")).namespaces(inherited)),
+        ("with new privileges", labelled(context("plugin_t")).security(privileged)),
+    ] {
+        assert_eq!(seen(builder)?, bound, "{what}");
+    }
+    let control = host().mount(Mount::tmpfs("/tmp"));
+    assert_eq!(seen(control)?, "system_u:system_r:host_t\nwritten\n", "control");
+    // one that enters has it too
+    let child = labelled(context("plugin_t")).build()?.spawn(&sh("sleep 60"))?;
+    let mut command = sh(look);
+    let entered = child.enter(command.stdout(Stdio::Piped))?.wait_with_output()?;
+    assert_eq!(text(&entered), bound);
+    // a context that the policy does not have
+    let error = refused(labelled(context("nobody_t")).build()?.spawn(&sh("true")))?;
+    assert_eq!(error.step().map(|step| step.name()), Some("exec-label"), "{error}");
+    assert_kind(&error, ErrorKind::NotFound);
     Ok(())
 }
 

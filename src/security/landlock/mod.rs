@@ -164,6 +164,8 @@ pub(crate) enum Place {
     Devices,
     /// A writable directory with devices.
     WritableDevices,
+    /// Message queues, which mq_open(3) finds by no path beneath the root: only a rule of their own allows them.
+    Queues,
 }
 
 /// What a [`Landlock`] is compiled to.
@@ -268,12 +270,12 @@ impl Landlock {
         for (path, place) in &around.places {
             let rights = handled
                 & match place {
-                    Place::Writable => write,
+                    Place::Writable | Place::Queues => write,
                     Place::Files => read | WRITE_FILE | TRUNCATE,
                     Place::Devices => read | WRITE_FILE | TRUNCATE | IOCTL_DEV,
                     Place::WritableDevices => write | IOCTL_DEV,
                 };
-            if rights & !root != 0 {
+            if rights & !root != 0 || *place == Place::Queues {
                 domain.rule(rights, 1, crate::id::c_path(path).as_bytes_with_nul());
             }
         }

@@ -8,9 +8,15 @@ fn compiled(abi: u32) -> Domains {
         abi,
         own_mounts: true,
         root_writable: false,
-        places: [("/w", Place::Writable), ("/f", Place::Files), ("/d", Place::Devices), ("/b", Place::WritableDevices)]
-            .map(|(path, place)| (path.into(), place))
-            .into(),
+        places: [
+            ("/w", Place::Writable),
+            ("/f", Place::Files),
+            ("/d", Place::Devices),
+            ("/b", Place::WritableDevices),
+            ("/q", Place::Queues),
+        ]
+        .map(|(path, place)| (path.into(), place))
+        .into(),
         sockets: vec!["/run/s".into()],
         may_mount: false,
         user_limits: None,
@@ -63,6 +69,7 @@ fn each_version_is_used_in_full() {
             (files.bits(), b"/f\0".to_vec()),
             ((files | ioctl).bits(), b"/d\0".to_vec()),
             ((write | ioctl).bits(), b"/b\0".to_vec()),
+            (write.bits(), b"/q\0".to_vec()),
         ];
         if version >= PORTS {
             wanted.push((AccessNet::BindTcp as u64, 80u64.to_le_bytes().into()));

@@ -16,6 +16,9 @@
 //! | `prlimit64` that sets limits by pid | allowed | `EPERM` | the sandbox's init may have the payload's uid |
 //! | `unshare` without namespaces | denied | allowed | `CLONE_FS`, `CLONE_FILES` only give up sharing |
 //! | `memfd_secret`, `modify_ldt`, `fanotify_mark` | allowed | `EPERM` | nearly unused |
+//! | `setsockopt` SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and _EBPF | allowed | `EPERM` | programs for the kernel, whose memory is limited for all (`net.core.bpf_jit_limit`); to free many at once stopped a Linux 6.18 |
+//! | `io_setup` | allowed | `ENOSYS` | asynchronous I/O that all processes of the machine share (`fs.aio-max-nr`) |
+//! | `fcntl` F_SETLEASE | allowed | `EPERM` | holds up whoever on the host opens the file |
 //! | `personality` UNAME26 | allowed | `EPERM` | the same |
 //! | `socketcall` (32-bit) | allowed | `ENOSYS` | hides the family behind a pointer; libcs fall back |
 //! | `clone3` | `ENOSYS` | `ENOSYS` | its flags are behind a pointer; libcs fall back to `clone` |
@@ -142,6 +145,14 @@ const CLONE_NEWTIME: u64 = 0x80;
 const TIOCSTI: u64 = 0x5412;
 const TIOCLINUX: u64 = 0x541c;
 const TIOCSETD: u64 = 0x5423;
+// <asm-generic/socket.h>
+const SOL_SOCKET: u64 = 1;
+const SO_ATTACH_FILTER: u64 = 26;
+const SO_ATTACH_BPF: u64 = 50;
+const SO_ATTACH_REUSEPORT_CBPF: u64 = 51;
+const SO_ATTACH_REUSEPORT_EBPF: u64 = 52;
+// <linux/fcntl.h>
+const F_SETLEASE: u64 = 1024;
 // <linux/socket.h>, <linux/netlink.h>
 const AF_UNIX: u64 = 1;
 const AF_INET: u64 = 2;
@@ -176,6 +187,13 @@ pub(super) fn plugin(kept: Capabilities) -> SeccompProfile {
     for request in [TIOCSETD, TIOCLINUX, TIOCSTI] {
         profile = profile.rule("ioctl", [Argument::int(1).is(request)], DENY);
     }
+    for option in [SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF] {
+        profile = profile.rule("setsockopt", [Argument::int(1).is(SOL_SOCKET), Argument::int(2).is(option)], DENY);
+    }
+    for name in ["fcntl", "fcntl64"] {
+        profile = profile.rule(name, [Argument::int(1).is(F_SETLEASE)], DENY);
+    }
+    profile = profile.set(["io_setup"], NO_CALL);
     opened(profile, kept)
 }
 

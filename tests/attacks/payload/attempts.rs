@@ -28,6 +28,7 @@ numbers! {
     bind = 49/200, prlimit64 = 302/261, sched_setscheduler = 144/119, mkdirat = 258/34, getpid = 39/172, clock_gettime = 228/113,
     renameat2 = 316/276, symlinkat = 266/36, fallocate = 285/47, setns = 308/268, pidfd_open = 434/434, kill = 62/129,
     listen = 50/201, sendto = 44/206, inotify_init1 = 294/26, inotify_add_watch = 254/27, timer_create = 222/107,
+    mq_open = 240/180, setsockopt = 54/208, io_setup = 206/0, fcntl = 72/25,
 }
 
 /// The environment that the kernel passed.
@@ -73,6 +74,15 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"key-search" => line.result(raw(nr::keyctl, &[10, -3isize as usize, c"user".as_ptr() as usize, pointer, 0])),
         b"keys" => keys(number(argument), line),
         b"inotify" => taken(number(argument), line, |_| raw(nr::inotify_init1, &[0])),
+        b"mq-open" => line.result(raw(nr::mq_open, &[pointer, 0o102, 0o600, 0])),
+        b"aio" => line.result(raw(nr::io_setup, &[1, [0u64].as_mut_ptr() as usize])),
+        b"lease" => {
+            line.result(files::open(c"/attack", O_RDONLY).and_then(|fd| raw(nr::fcntl, &[fd as usize, 1024, 0])))
+        }
+        b"socket-filter" => line.result(sockets::filter(number(argument))),
+        b"terminals" => taken(number(argument), line, |_| files::open(c"/dev/ptmx", O_RDWR).map(|fd| fd as usize)),
+        b"reopen-read" => line.result(files::reopen(number(argument), O_RDONLY)),
+        b"reopen-write" => line.result(files::reopen(number(argument), O_WRONLY)),
         b"watches" => watches(number(argument), line),
         b"timers" => taken(number(argument), line, |_| {
             let mut id = 0i32;

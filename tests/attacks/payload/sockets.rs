@@ -56,6 +56,17 @@ fn ipv4(host: [u8; 4], port: u16) -> [u8; 16] {
     [2, 0, high, low, host[0], host[1], host[2], host[3], 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
+/// A socket filter that takes everything, set by this option.
+pub fn filter(option: i64) -> Result<usize> {
+    let fd = call::socket(2, 2, 0)?;
+    // struct sock_filter: BPF_RET | BPF_K, all; struct sock_fprog: length, pointer
+    let program = [0xffff_ffff_0000_0006u64];
+    let fprog = [1usize, program.as_ptr() as usize];
+    let answer = raw(nr::setsockopt, &[fd as usize, 1, option as usize, fprog.as_ptr() as usize, 16]);
+    call::close(fd)?;
+    answer
+}
+
 /// One datagram to the loopback address.
 pub fn send_udp(port: &CStr) -> Result<usize> {
     let fd = call::socket(2, 2, 0)?;
