@@ -6,7 +6,7 @@
 //!     [--hide PATH]... [--bind SRC:DST[:ro]]... [--tmpfs DST[:SIZE]]...
 //!     [--hostname NAME] [--net none|host] [--map HOSTID:COUNT]
 //!     [--user UID[:GID]] [--env K=V]... [--cwd DIR] [--init shim|payload]
-//!     [--timeout SECS] [--cpu-time SECS] [--grace SECS]
+//!     [--profile plugin|container|trusted] [--timeout SECS] [--cpu-time SECS] [--grace SECS]
 //!     [--memory SIZE] [--swap SIZE] [--cpus N] [--pids N]
 //!     [--io-max PATH:rbps=SIZE,wbps=SIZE,riops=N,wiops=N]... [--device PATH[:rwm]]...
 //!     [--stats] [--explain] -- CMD ARGS...
@@ -19,7 +19,7 @@
 
 use belljar::{
     Bytes, CgroupLimits, Child, Command, Devices, Exit, IdMap, IdRange, Init, KillScope, Mount, Namespaces, Net,
-    RootFs, Sandbox, Stdio, Upper, User, Uts, Verdict,
+    Profile, RootFs, Sandbox, Stdio, Upper, User, Uts, Verdict,
 };
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -95,6 +95,7 @@ struct Options {
     env: Vec<(OsString, OsString)>,
     cwd: Option<OsString>,
     init: Init,
+    profile: Profile,
     limits: Option<CgroupLimits>,
     devices: Option<Devices>,
     stats: bool,
@@ -129,6 +130,16 @@ impl Options {
                 "--hide" => options.hide.push(value()?),
                 "--bind" => options.mounts.push(bind(&value()?)?),
                 "--tmpfs" => options.mounts.push(tmpfs(&value()?)?),
+                "--profile" => {
+                    options.profile = match text(value()?)?.as_str() {
+                        "plugin" => Profile::Plugin,
+                        "container" => Profile::Container,
+                        "trusted" => Profile::Trusted,
+                        other => {
+                            return Err(format!("--profile takes plugin, container or trusted, not {other}").into());
+                        }
+                    }
+                }
                 "--hostname" => options.hostname = Some(text(value()?)?),
                 "--net" => {
                     options.host_net = match text(value()?)?.as_str() {
@@ -220,7 +231,8 @@ impl Options {
             let range = [IdRange { inside: 0, outside, count }];
             namespaces = namespaces.user(User::New(IdMap::ranges(range, range)));
         }
-        let mut builder = Sandbox::builder(root).namespaces(namespaces).init(self.init);
+        let builder = Sandbox::builder(root).namespaces(namespaces).init(self.init);
+        let mut builder = builder.security(self.profile.security());
         let limits = match (&self.limits, &self.devices) {
             (limits, Some(devices)) => Some(limits.clone().unwrap_or_else(limits::begin).devices(devices.clone())),
             (limits, None) => limits.clone(),
@@ -304,7 +316,7 @@ fn bind(value: &OsStr) -> Fallible<Mount> {
 
 fn tmpfs(value: &OsStr) -> Fallible<Mount> {
     Ok(match split(value, b':') {
-        None => Mount::tmpfs(value),
-        Some((target, bytes)) => Mount::tmpfs(target).bytes(size(&bytes)?),
+        None => Mount::tmpfs(value).mode(0o1777),
+        Some((target, bytes)) => Mount::tmpfs(target).mode(0o1777).bytes(size(&bytes)?),
     })
 }

@@ -205,13 +205,13 @@ impl Sandbox {
         let mut without = lacking();
         let mut found = 0;
         loop {
-            let Compiled { program, streams, kept, shares_ids } =
+            let Compiled { program, streams, kept, ids } =
                 compile(&self.template, command, defaults, without, testing::fault())?;
             match launch(&program, without) {
                 Ok(running) => {
                     // not again in this process; had it failed all the same, the cause would be another
                     LACKING.fetch_or(found, Ordering::Relaxed);
-                    return Ok(Child::new(running, streams, kept, &self.template, command, without, shares_ids));
+                    return Ok(Child::new(running, streams, kept, &self.template, command, without, ids));
                 }
                 Err(error) => match lacks(&error, without) {
                     // found out by trying: once more without it

@@ -73,18 +73,11 @@ impl Child {
             return Err(Error::new(ErrorKind::NotFound, format!("enter the sandbox {}: it has ended", self.pid)));
         }
         let (program, streams) =
-            compile_entry(&self.template, command, tighter, testing::disabled(), testing::fault())?;
+            compile_entry(&self.template, &self.ids, command, tighter, testing::disabled(), testing::fault())?;
         let group = self.group.of_one_that_entered();
         let running = launch::enter(self.control.as_fd(), &program)?;
-        let mut child = Child::new(
-            running,
-            streams,
-            Kept::default(),
-            &self.template,
-            command,
-            self.without,
-            self.shares_ids.clone(),
-        );
+        let mut child =
+            Child::new(running, streams, Kept::default(), &self.template, command, self.without, self.ids.clone());
         child.entered = true;
         child.group = group;
         child.notifications = child.notifications.take().map(Notifications::of_one_that_entered);

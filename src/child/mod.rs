@@ -33,7 +33,7 @@ use crate::cgroup::Group;
 use crate::enforce::Enforcement;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Running;
-use crate::plan::{Template, report};
+use crate::plan::{SpawnIds, Template, report};
 use crate::process::{Command, Init, Streams};
 use crate::program::op::without;
 use crate::program::{REPORT_MAX, Report, Request, Used, cause};
@@ -100,8 +100,7 @@ pub struct Child {
     opt_outs: Vec<(&'static str, String)>,
     /// What this kernel has been found to lack.
     without: u32,
-    /// Why it has no ids of its own, where it was to have some.
-    shares_ids: Option<String>,
+    ids: SpawnIds,
     exit: Option<Exit>,
     detached: bool,
     notes: Vec<String>,
@@ -122,11 +121,11 @@ impl Child {
         template: &Arc<Template>,
         command: &Command,
         without: u32,
-        shares_ids: Option<String>,
+        ids: SpawnIds,
     ) -> Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
         notes.extend(template.groups.notes.iter().cloned());
-        notes.extend(shares_ids.clone());
+        notes.extend(ids.shared.clone());
         let pidfd = Arc::new(pidfd);
         let notifications = given.listener.map(|listener| Notifications::new(listener, pidfd.clone()));
         Child {
@@ -151,7 +150,7 @@ impl Child {
             output_max: command.limits().output_max(),
             opt_outs: command.opt_outs(),
             without,
-            shares_ids,
+            ids,
             exit: None,
             detached: false,
             notes,
@@ -179,7 +178,7 @@ impl Child {
                 report.unavailable_after_all(name, "the host lets /proc/sys not be written");
             }
         }
-        if let Some(why) = &self.shares_ids {
+        if let Some(why) = &self.ids.shared {
             report.unavailable_after_all("distinct-ids", why);
         }
         for (name, detail) in &self.opt_outs {

@@ -34,4 +34,12 @@ impl Mounts {
         mounts.push(Mount::tmpfs("/tmp").bytes(Bytes::mib(64)).mode(0o1777));
         Mounts(mounts)
     }
+
+    /// The same for the host's root, whose `/sys` would tell of its hardware, its control groups and its network: it is
+    /// covered.
+    pub(crate) fn standard_of_host() -> Mounts {
+        let mut mounts = Mounts::standard();
+        mounts.0.insert(0, Mount::mask("/sys"));
+        mounts
+    }
 }

@@ -9,7 +9,7 @@ use crate::mount::{Context, Mounts, Outside, Right};
 use crate::namespace::{Leasing, Namespaces, Pid, Resolved, User, Uts, is_shared};
 use crate::process::Init;
 use crate::program::op::without;
-use crate::rootfs::{Ranges, RootFs, Source};
+use crate::rootfs::{Base, Ranges, RootFs, Source};
 use crate::security::{Confinement, Place, Security, Surroundings};
 
 /// What the builder has been told.
@@ -64,7 +64,11 @@ impl Template {
         let Spec { namespaces, mut root, mounts, extra, security, limits, init } = spec;
         // a root that is not the sandbox's own comes with its mounts
         let own_root = root.is_new();
-        let mut mounts = mounts.unwrap_or_else(|| if own_root { Mounts::standard() } else { Mounts::none() });
+        let mut mounts = mounts.unwrap_or_else(|| match root.base {
+            Base::Host => Mounts::standard_of_host(),
+            _ if own_root => Mounts::standard(),
+            _ => Mounts::none(),
+        });
         mounts.0.extend(extra.0);
         mounts.make_absolute();
         root.make_absolute();

@@ -19,8 +19,32 @@ pub(crate) struct Compiled {
     pub program: Program,
     pub streams: Streams,
     pub kept: Kept,
-    /// Why it has no ids of its own, where it was to have some.
-    pub shares_ids: Option<String>,
+    pub ids: SpawnIds,
+}
+
+/// The ids of one spawn.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SpawnIds {
+    /// The map of a new user namespace.
+    pub map: Option<Resolved>,
+    /// Why the sandbox has no ids of its own, where it was to have some.
+    pub shared: Option<String>,
+}
+
+impl SpawnIds {
+    /// Gives the pipes to the payload, if the host may: it can then open them anew by their names, such as /dev/stdout.
+    fn give(&self, streams: &Streams, template: &Template, owner: (u32, u32)) {
+        let outside = |ranges: &[crate::namespace::IdRange], id: u32| {
+            ranges.iter().find(|r| id >= r.inside && id - r.inside < r.count).map(|r| r.outside + (id - r.inside))
+        };
+        let owner = match &self.map {
+            Some(map) => outside(&map.uids, owner.0).zip(outside(&map.gids, owner.1)),
+            None => matches!(template.namespaces.user, User::Inherit).then_some(owner),
+        };
+        if let Some(owner) = owner.filter(|_| template.host.may_map) {
+            streams.give(owner);
+        }
+    }
 }
 
 /// Compiles a command in a sandbox. `without`: kernel features not to be used.
@@ -34,9 +58,10 @@ pub(crate) fn compile(
     let Template { host, namespaces, ids, root, mounts, security, confinement, groups, init, .. } = template;
     let payload_ids = check(template, command)?;
     let mut builder = Builder::new();
-    let (lease, shares_ids) = lease(ids.as_ref().map_or(Leasing::No, |ids| ids.lease), command)?;
+    let (lease, shared) = lease(ids.as_ref().map_or(Leasing::No, |ids| ids.lease), command)?;
     let leased = lease.as_ref().zip(ids.as_ref()).map(|(lease, ids)| lease.shift(ids));
-    let ids = leased.as_ref().or(ids.as_ref());
+    let map = leased.or_else(|| ids.clone());
+    let ids = map.as_ref();
     let mount_namespace = match &root.base {
         Base::Inherit => MountNamespace::Inherit,
         Base::Join(namespace) => MountNamespace::Join(namespace),
@@ -59,7 +84,7 @@ pub(crate) fn compile(
     let targets = mounts.targets();
     let targets: Vec<_> = targets.into_iter().map(|(path, directory)| Target { path, directory }).collect();
     let mut kept = root
-        .lower(template.source(ids, without), &targets, &mut builder)?
+        .lower(template.source(ids, without), &targets, security.gains_privileges(), &mut builder)?
         .with_ids(Template::ranges(ids))
         .with_note()?;
     // a persistent upper, which has a lock of its own, goes with no lease of ids
@@ -102,7 +127,9 @@ pub(crate) fn compile(
         return Err(Error::new(ErrorKind::LimitReached, "compile the sandbox: it has more than 1900 sources")
             .with_hint("fewer layers and mounts"));
     }
-    Ok(Compiled { program: builder.finish(without, fault), streams, kept, shares_ids })
+    let ids = SpawnIds { map, shared };
+    ids.give(&streams, template, command.payload_ids(&payload_ids));
+    Ok(Compiled { program: builder.finish(without, fault), streams, kept, ids })
 }
 
 /// A block of ids for this spawn, or why there is none.
@@ -123,6 +150,7 @@ fn lease(leasing: Leasing, command: &Command) -> Result<(Option<Lease>, Option<S
 /// confined as the payload is, and by `tighter` besides.
 pub(crate) fn compile_entry(
     template: &Template,
+    ids: &SpawnIds,
     command: &Command,
     tighter: Option<&Security>,
     without: u32,
@@ -173,6 +201,7 @@ pub(crate) fn compile_entry(
         // the kernel takes the strictest answer of all filters, and limits are only lowered
         confine([&template.confinement].into_iter().chain(&tighter).collect()),
     )?;
+    ids.give(&streams, template, command.payload_ids(&payload_ids));
     Ok((builder.finish(without, fault), streams))
 }
 

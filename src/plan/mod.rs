@@ -8,4 +8,4 @@ pub(crate) mod remedy;
 pub(crate) mod report;
 
 pub(crate) use check::{Spec, Template};
-pub(crate) use compile::{Compiled, compile, compile_entry};
+pub(crate) use compile::{Compiled, SpawnIds, compile, compile_entry};

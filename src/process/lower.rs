@@ -135,6 +135,11 @@ impl Command {
         self.pty.is_some() || streams.iter().any(|stdio| matches!(stdio, Some(Stdio::Pty)))
     }
 
+    /// The payload's user and group inside.
+    pub(crate) fn payload_ids(&self, ids: &Ids<'_>) -> (u32, u32) {
+        (self.payload_uid(ids), self.payload_gid(ids))
+    }
+
     pub(super) fn payload_uid(&self, ids: &Ids<'_>) -> u32 {
         self.uid.map_or(ids.uid, |uid| uid.get())
     }

@@ -76,6 +76,21 @@ pub(crate) struct Streams {
     pub stderr: Option<PipeReader>,
 }
 
+impl Streams {
+    /// Makes another user the owner of the pipes: of both ends, which are one file.
+    pub(crate) fn give(&self, (uid, gid): (u32, u32)) {
+        let ends = [
+            self.stdin.as_ref().map(|end| end.as_fd()),
+            self.stdout.as_ref().map(|end| end.as_fd()),
+            self.stderr.as_ref().map(|end| end.as_fd()),
+        ];
+        for end in ends.into_iter().flatten() {
+            // without CAP_CHOWN they stay the host's, and work by their numbers
+            let _ = std::os::unix::fs::fchown(end, Some(uid), Some(gid));
+        }
+    }
+}
+
 /// The payload's ends.
 pub(super) struct Ends {
     pub slots: [Slot; 3],

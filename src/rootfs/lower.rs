@@ -84,7 +84,7 @@ impl RootFs {
         match (&self.base, &self.upper) {
             (Base::Host, Some(Upper::Discard { .. } | Upper::Persist(_))) => defects.push(Defect::new(
                 "the host's root cannot have an upper: it is many file systems, and overlayfs merges one",
-                "RootFs::dir(\"/\") for its root file system alone, or RootFs::host() read-only with a Mount::tmpfs where the program writes",
+                "RootFs::dir(\"/\") for its root file system alone, where nothing is written but what everybody may (its ids are never mapped), or RootFs::host() read-only with a Mount::tmpfs where the program writes",
             )),
             (Base::Empty, Some(Upper::Persist(_))) => defects.push(Defect::new(
                 "an empty root cannot be persistent",
@@ -133,8 +133,14 @@ impl RootFs {
         matches!(self.effective_upper(), Upper::Persist(_))
     }
 
-    /// Appends the ops up to the new root, not yet pivoted into.
-    pub(crate) fn lower(&self, source: Source, targets: &[Target<'_>], builder: &mut Builder) -> Result<Kept> {
+    /// Appends the ops up to the new root, not yet pivoted into. `suid`: set-uid programs of the layers take effect.
+    pub(crate) fn lower(
+        &self,
+        source: Source,
+        targets: &[Target<'_>],
+        suid: bool,
+        builder: &mut Builder,
+    ) -> Result<Kept> {
         const SET: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
         let mut kept = Kept::default();
         if !self.is_new() {
@@ -164,7 +170,10 @@ impl RootFs {
                 builder.op(Op::RootTmpfs { bytes, inodes, set: SET });
                 self.entries.iter().for_each(|entry| entry.lower(builder));
             }
-            Base::Layers(layers) => kept = self.lower_layers(layers, source, targets, SET, builder)?,
+            Base::Layers(layers) => {
+                let set = if suid { MOUNT_ATTR_NODEV } else { SET };
+                kept = self.lower_layers(layers, source, targets, set, builder)?;
+            }
             Base::Inherit | Base::Join(_) => {}
         }
         Ok(kept)

@@ -85,7 +85,8 @@ impl RootFs {
     }
 
     /// The host's own root with all its mounts, read-only. Files of the host's users are
-    /// as readable as the sandbox's ids make them: root inside is not root there.
+    /// as readable as the sandbox's ids make them: root inside is not root there. Its `/sys` is covered, unless a mount plan of
+    /// one's own ([`SandboxBuilder::mounts`](crate::SandboxBuilder::mounts)) takes the place of the standard one.
     pub fn host() -> RootFs {
         RootFs::new(Base::Host)
     }

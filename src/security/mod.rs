@@ -54,7 +54,7 @@ impl Security {
     }
 
     /// Opts out of no_new_privs (PR_SET_NO_NEW_PRIVS(2const)): set-uid programs and file
-    /// capabilities of mounts that allow them take effect. The filter of system calls is then installed
+    /// capabilities of the layers, and of mounts that allow them, take effect; those of [`RootFs::host`](crate::RootFs::host) never do. The filter of system calls is then installed
     /// before the ids are set, as the kernel wants CAP_SYS_ADMIN for it; it must let setgroups, setresgid,
     /// setresuid, capset, prctl, openat2 and fchdir pass.
     pub fn allow_new_privileges(mut self) -> Self {
@@ -75,7 +75,11 @@ impl Security {
     }
 
     /// Opts out: the payload may make namespaces of its own, also user namespaces, in which it has all
-    /// capabilities, and mount there. For sandboxes in sandboxes: browsers, bubblewrap, belljar.
+    /// capabilities, and mount there. For sandboxes in sandboxes: browsers, bubblewrap.
+    ///
+    /// The kernel lets only a user other than 0 inside map itself ([`Command::uid`](crate::Command::uid), or
+    /// [`IdMap::caller_as`](crate::IdMap::caller_as)), unless CAP_SETFCAP is kept; and a proc can be mounted in there only where the
+    /// sandbox's own has no masks (`Mounts::none().mount(Mount::proc("/proc"))`).
     pub fn allow_nested_namespaces(mut self) -> Self {
         self.allow_nested_namespaces = true;
         self
@@ -123,6 +127,11 @@ impl Security {
     pub fn exec_label(mut self, label: ExecLabel) -> Self {
         self.label = Some(label);
         self
+    }
+
+    /// Whether set-uid programs are to take effect.
+    pub(crate) fn gains_privileges(&self) -> bool {
+        self.allow_new_privileges
     }
 
     /// Whether the payload may mount, by itself or in a user namespace of its own.

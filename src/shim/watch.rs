@@ -125,6 +125,21 @@ impl Watched {
 /// The most that is done about one kind of event before the others are looked at.
 const SOME: usize = 64;
 
+/// A child that has ended; pid 0 where none has. One that asked its parent to trace it (PTRACE_TRACEME) stops for us at its
+/// signals, which wait4 tells as well: it goes on as if nobody traced it.
+fn ended(which: i32) -> Result<(i32, i32, Rusage)> {
+    for _ in 0..SOME {
+        let (pid, status, usage) = call::wait4(which, WNOHANG)?;
+        // wait(2): stopped, by the signal in the next byte
+        if pid == 0 || status & 0xff != 0x7f {
+            return Ok((pid, status, usage));
+        }
+        let signal = status >> 8 & 0x7f;
+        let _ = call::ptrace_detach(pid, if signal == SIGTRAP { 0 } else { signal }); // ESRCH: killed meanwhile
+    }
+    Ok((0, 0, Rusage::default()))
+}
+
 struct Tree {
     payload: i32,
     init: bool,
@@ -222,11 +237,11 @@ impl Tree {
     }
 
     fn reap(&mut self) {
-        if let Ok((1.., status, usage)) = call::wait4(self.payload, WNOHANG) {
+        if let Ok((1.., status, usage)) = ended(self.payload) {
             self.over(status, &usage);
         }
         for _ in 0..SOME {
-            match call::wait4(-1, WNOHANG) {
+            match ended(-1) {
                 Ok((pid @ 1.., status, usage)) if pid == self.payload => self.over(status, &usage),
                 Ok((pid @ 1.., status, usage)) => self.entered.exited(pid, status, &usage, self.cause),
                 _ => {
@@ -305,7 +320,7 @@ impl Tree {
     /// program need not be within reach of our signals, and the kernel may hold a process.
     fn next_dead(&mut self, which: i32) -> Option<(i32, Rusage)> {
         loop {
-            match call::wait4(which, WNOHANG) {
+            match ended(which) {
                 Ok((0, ..)) => {}
                 Ok((pid, status, usage)) => {
                     self.entered.exited(pid, status, &usage, self.cause);
@@ -371,7 +386,7 @@ impl Tree {
                 return;
             }
             // all that have died by now, before the list is looked through again
-            while let Ok((pid @ 1.., status, usage)) = call::wait4(-1, WNOHANG) {
+            while let Ok((pid @ 1.., status, usage)) = ended(-1) {
                 self.entered.exited(pid, status, &usage, self.cause);
             }
         }

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::resources_quota_of_a_sibling", &[Need::Root, Need::UserNamespaces], quota_of_a_sibling),
         Test::new("attacks::resources_inotify_of_a_sibling", USER, inotify_of_a_sibling),
         Test::new("attacks::resources_ids_of_a_sibling", &[Need::Root, Need::UserNamespaces], ids_of_a_sibling),
+        Test::new("attacks::resources_traced_by_its_init", USER, traced_by_its_init),
         Test::new("attacks::resources_leases_end", &[Need::Root, Need::UserNamespaces], leases_end),
         Test::new("attacks::resources_limits_are_only_lowered", USER, only_lowered),
     ]
@@ -167,6 +168,23 @@ fn ids_of_a_sibling() -> Fallible<()> {
     assert!(child.notes().iter().any(|note| note.contains("directory")), "{:?}", child.notes());
     assert_eq!(child.enforcement().get("distinct-ids").map(|one| one.enforced), Some(Enforced::Unavailable));
     Ok(())
+}
+
+/// PTRACE_TRACEME makes a tracer of the sandbox's init, which is told of each signal then: no end, and no wrong one.
+fn traced_by_its_init() -> Fallible<()> {
+    let sandbox = bare().security(belljar::Profile::Container.security()).build()?;
+    let mut command = payload(&["trace-me", "clone", "exit=3"]);
+    let output = sandbox.output(command.stdout(Stdio::Piped))?;
+    expect(&parse(&text(&output))?, &[("trace-me", "ok"), ("clone", "ok")]);
+    assert_eq!(output.exit.code(), Some(3), "{}", output.exit);
+    // and a deadly one arrives
+    let mut command = payload(&["trace-me", "sleep=60"]);
+    let mut child = sandbox.spawn(command.stdout(Stdio::Piped))?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line == "trace-me: ok")));
+    child.signal(nix::sys::signal::Signal::SIGTERM as i32)?;
+    assert_eq!(child.wait()?.signal(), Some(15));
+    refused_inside(&[("trace-me", "EPERM")])
 }
 
 fn outer(child: &Child) -> Fallible<u64> {

@@ -19,6 +19,11 @@ pub fn tests() -> Vec<Test> {
         Test::new("identity::no_capabilities_and_none_to_gain", USER, no_capabilities),
         Test::new("identity::kept_capabilities", USER, kept_capabilities),
         Test::new("identity::setuid_programs_have_no_effect", &[Need::Root], setuid_programs),
+        Test::new(
+            "identity::setuid_programs_of_a_layer",
+            &[Need::Root, Need::UserOverlay, Need::Kernel(5, 19)],
+            setuid_programs_of_a_layer,
+        ),
     ]
 }
 
@@ -161,6 +166,25 @@ fn kept_capabilities() -> Fallible<()> {
         // also for a payload that is not root inside
         let output = sandbox.output(sh(script).uid(1000).gid(1000))?;
         assert_eq!(text(&output).trim(), [set; 5].join("\n"));
+    }
+    Ok(())
+}
+
+/// A set-uid program of a layer, whose owner is root inside: without effect unless new privileges are allowed.
+fn setuid_programs_of_a_layer() -> Fallible<()> {
+    let layer = TempDir::new()?;
+    let path = layer.path().join("attack");
+    crate::attacks::write_payload(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o4755))?;
+    let run = |root: belljar::RootFs, security: Security| -> Fallible<String> {
+        let sandbox = belljar::Sandbox::builder(root).security(security).build()?;
+        let mut command = belljar::Command::new("/attack");
+        Ok(text(&sandbox.output(command.arg("euid").uid(1000).gid(1000))?))
+    };
+    let container = || belljar::Profile::Container.security();
+    for root in [belljar::RootFs::dir(layer.path()), belljar::RootFs::dir(layer.path()).upper(belljar::Upper::None)] {
+        assert_eq!(run(root.clone(), Security::new())?, "attack: here\neuid: ok 1000\n");
+        assert_eq!(run(root, container())?, "attack: here\neuid: ok 0\n");
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("process::no_other_descriptors", USER, no_other_descriptors),
         Test::new("process::signals_and_masks_are_reset", USER, signals_are_reset),
         Test::new("process::session_and_umask", USER, session_and_umask),
+        Test::new("process::streams_by_their_names", USER, streams_by_their_names),
         Test::new("process::nothing_of_the_host_in_pid_1", USER, nothing_of_the_host),
         Test::new("process::pid_1_cannot_be_touched", USER, pid_1_cannot_be_touched),
         Test::new("process::large_program", USER, large_program),
@@ -152,6 +153,31 @@ fn streams_in_any_order() -> Fallible<()> {
     let mut seen = String::new();
     out_reader.read_to_string(&mut seen)?;
     assert_eq!(seen, "inputto-out\nto-err\n");
+    Ok(())
+}
+
+/// Programs that log to /dev/stdout open the pipe anew.
+fn streams_by_their_names() -> Fallible<()> {
+    let script = "cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr";
+    let sandbox = host().build()?;
+    let child = sandbox.spawn(&sh("sleep 60"))?;
+    let mut users = vec![None];
+    if nix::unistd::geteuid().is_root() {
+        users.push(Some(33));
+    }
+    for user in users {
+        let mut command = sh(script);
+        command.stdin(Stdio::Piped).stdout(Stdio::Piped).stderr(Stdio::Piped);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        for mut child in [sandbox.spawn(&command)?, child.enter(&command)?] {
+            child.stdin.take().ok_or("no stdin")?.write_all(b"in ")?;
+            let output = child.wait_with_output()?;
+            let said = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert_eq!((said.0.as_ref(), said.1.as_ref()), ("in out\n", "err\n"), "{user:?}");
+        }
+    }
     Ok(())
 }
 

@@ -380,6 +380,9 @@ pub const SIGSEGV: i32 = 11;
 pub const SIGCHLD: i32 = 17;
 pub const SIGCONT: i32 = 18;
 pub const SIGSTOP: i32 = 19;
+pub const SIGTRAP: i32 = 5;
+// <linux/ptrace.h>
+pub const PTRACE_DETACH: usize = 17;
 pub const SIG_BLOCK: u32 = 0;
 pub const SIG_SETMASK: u32 = 2;
 pub const SFD_CLOEXEC: u32 = 0o2000000;

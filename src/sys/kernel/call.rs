@@ -359,6 +359,12 @@ pub fn wait4(pid: i32, options: u32) -> Result<(i32, i32, Rusage)> {
     Ok((pid as i32, status, usage))
 }
 
+/// ptrace(2) `PTRACE_DETACH`: a stopped tracee goes on, with a signal if it is not 0.
+pub fn ptrace_detach(pid: i32, signal: i32) -> Result<usize> {
+    // SAFETY: the call reads no memory.
+    unsafe { syscall!(ptrace, PTRACE_DETACH, pid as isize, 0, signal as isize) }
+}
+
 /// getrusage(2).
 pub fn getrusage(who: i32) -> Result<Rusage> {
     let mut usage = Rusage::default();

@@ -50,7 +50,7 @@ macro_rules! numbers {
 numbers! {
     read = 0/63, write = 1/64, close = 3/57, lseek = 8/62, mmap = 9/222, munmap = 11/215, rt_sigaction = 13/134,
     rt_sigprocmask = 14/135, ioctl = 16/29, getpid = 39/172, socket = 41/198, sendmsg = 46/211,
-    recvmsg = 47/212, socketpair = 53/199, execve = 59/221, exit = 60/93, wait4 = 61/260, kill = 62/129, fcntl = 72/25,
+    recvmsg = 47/212, socketpair = 53/199, execve = 59/221, exit = 60/93, wait4 = 61/260, ptrace = 101/117, kill = 62/129, fcntl = 72/25,
     flock = 73/32, ftruncate = 77/46, chdir = 80/49, fchdir = 81/50, fchmod = 91/52, fchown = 93/55,
     umask = 95/166, getrusage = 98/165, setsid = 112/157, setgroups = 116/159, setresuid = 117/147, setresgid = 119/149,
     capget = 125/90, capset = 126/91, fstatfs = 138/44, pivot_root = 155/41, prctl = 157/167,

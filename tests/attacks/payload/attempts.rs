@@ -109,6 +109,7 @@ pub fn run(name: &[u8], argument: &CStr, line: Line) {
         b"x32" => line.result(raw(0x4000_0000 + 39, &[])),
         b"unknown" => line.result(raw(471, &[])),
         b"ptrace" => line.result(raw(nr::ptrace, &[16, number(argument) as usize, 0, 0])),
+        b"trace-me" => line.result(raw(nr::ptrace, &[0, 0, 0, 0])),
         b"ptrace-child" => line.result(ptrace_child()),
         b"vm-read" => line.result(vm_read(number(argument) as usize)),
         b"fd-steal" => line.result(fd_steal(number(argument) as i32)),
