@@ -26,6 +26,14 @@ pub fn patience(bound: Duration) -> Duration {
     if std::env::var_os("VMTEST").is_some() { bound * 10 } else { bound }
 }
 
+/// Waits until it holds, for so long at most.
+pub fn eventually(bound: Duration, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() && start.elapsed() < bound {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Tells another thread to end, however this one ends: a scope waits for it.
 pub struct Stop<'a>(pub &'a AtomicBool);
 

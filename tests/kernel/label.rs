@@ -140,8 +140,10 @@ fn profile_binds() -> Fallible<()> {
             // nobody there to tell; that it is bound the host sees
             let child = sandbox.spawn(&sh("sleep 60"))?;
             let payload = children_of(child.id()).first().copied().ok_or("no payload")?;
-            let current = std::fs::read_to_string(format!("/proc/{payload}/attr/current"))?;
-            assert_eq!(current.trim_end(), format!("{name} (enforce)"), "{what}");
+            // whoever waits for an exec is told a little before the kernel has finished it
+            let current = || std::fs::read_to_string(format!("/proc/{payload}/attr/current"));
+            eventually(std::time::Duration::from_secs(5), || current().is_ok_and(|label| label != "unconfined\n"));
+            assert_eq!(current()?.trim_end(), format!("{name} (enforce)"), "{what}");
             let shim = std::fs::read_to_string(format!("/proc/{}/attr/current", child.id()))?;
             assert_eq!(shim.trim_end(), "unconfined");
             continue;
