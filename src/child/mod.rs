@@ -117,7 +117,7 @@ impl Child {
     pub(crate) fn new(
         running: Running,
         streams: Streams,
-        kept: Kept,
+        mut kept: Kept,
         template: &Arc<Template>,
         command: &Command,
         without: u32,
@@ -126,6 +126,9 @@ impl Child {
         let Running { pid, pidfd, control, given, groups, mut notes } = running;
         notes.extend(template.groups.notes.iter().cloned());
         notes.extend(ids.shared.clone());
+        if template.init == Init::Shim {
+            kept.block = None; // the shim holds it as long as the sandbox lasts
+        }
         let pidfd = Arc::new(pidfd);
         let notifications = given.listener.map(|listener| Notifications::new(listener, pidfd.clone()));
         Child {

@@ -87,8 +87,7 @@ pub(crate) fn compile(
         .lower(template.source(ids, without), &targets, security.gains_privileges(), &mut builder)?
         .with_ids(Template::ranges(ids))
         .with_note()?;
-    // a persistent upper, which has a lock of its own, goes with no lease of ids
-    kept.lock = kept.lock.or(lease.map(|lease| lease.lock));
+    kept.block = lease.map(|lease| lease.lock);
     let kept = kept.with_leases(root.leases.iter().chain(mounts.leases()));
     // sysfs shows the network namespace in which it is mounted
     let early = mounts.uses_network();

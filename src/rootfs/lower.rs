@@ -44,6 +44,8 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Kept {
     /// The lock on a persistent upper.
     pub lock: Option<File>,
+    /// The lock on a block of ids, until a shim has it.
+    pub block: Option<File>,
     /// What changes are told from, where they are tracked.
     pub basis: Option<Basis>,
     /// What of a store is in use.
@@ -342,8 +344,13 @@ impl Kept {
     /// The locks' descriptor for the shim. Several go as one: a socket in which the others
     /// are under way, and open as long as nobody receives them.
     pub fn send(&self, builder: &mut Builder) -> Result<Slot> {
-        let locks: Vec<BorrowedFd<'_>> =
-            self.lock.iter().map(|lock| lock.as_fd()).chain(self.leases.iter().map(|lease| lease.as_fd())).collect();
+        let locks: Vec<BorrowedFd<'_>> = self
+            .lock
+            .iter()
+            .chain(&self.block)
+            .map(|lock| lock.as_fd())
+            .chain(self.leases.iter().map(|lease| lease.as_fd()))
+            .collect();
         let fail = |errno| Error::call("copy the locks of what the sandbox uses", errno);
         match locks.as_slice() {
             [] => Ok(Slot::NONE),

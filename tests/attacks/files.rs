@@ -115,7 +115,7 @@ fn target_swapped() -> Fallible<()> {
     let before = host(outside.path())?;
     while_swapping(shared.path(), outside.path(), || {
         let mut ran = 0;
-        for _ in 0..races() / 2 {
+        for _ in 0..races() {
             let sandbox = Sandbox::builder(RootFs::dir(shared.path())).mount(Mount::tmpfs("/data/inner")).build()?;
             // an error when the target goes away in between; a mount nowhere but in the sandbox
             ran += usize::from(attack(&sandbox, &["create=/data/inner/f"]).is_ok());
