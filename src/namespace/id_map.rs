@@ -115,15 +115,16 @@ impl IdMap {
             gids: vec![IdRange { inside: gid, outside: outside_gid, count: 1 }],
             deny_setgroups: true,
             helper: false,
-            lease: Leasing::No,
+            lease: Leasing::Impossible,
         };
-        let resolved = match &self.kind {
+        let mut resolved = match &self.kind {
             Kind::Automatic | Kind::Distinct | Kind::Shared if host.may_map => {
                 let (uids, gids) = (vec![block(&host.uids)], vec![block(&host.gids)]);
                 let all = uids.iter().chain(&gids).all(|range| range.outside == BLOCK_BASE);
                 let lease = match self.kind {
                     Kind::Distinct => Leasing::Required,
                     Kind::Automatic if all => Leasing::Preferred,
+                    Kind::Automatic => Leasing::Impossible,
                     _ => Leasing::No,
                 };
                 if lease == Leasing::Required && !all {
@@ -162,6 +163,9 @@ impl IdMap {
                 }
             }
         };
+        if !host.may_map {
+            resolved.lease = Leasing::Impossible;
+        }
         check("uid", &resolved.uids, defects);
         check("gid", &resolved.gids, defects);
         let host_root = resolved.uids.iter().chain(&resolved.gids).any(|range| range.outside == 0);
@@ -189,7 +193,10 @@ pub(crate) struct Resolved {
 /// Whether a sandbox has ids of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leasing {
+    /// It is not wanted.
     No,
+    /// The caller has no ids to give.
+    Impossible,
     /// Where it can be had, and nothing speaks against it.
     Preferred,
     Required,

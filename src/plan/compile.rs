@@ -135,7 +135,7 @@ pub(crate) fn compile(
 fn lease(leasing: Leasing, command: &Command) -> Result<(Option<Lease>, Option<String>)> {
     let shared = |why: String| Ok((None, Some(format!("the sandbox has ids that others have too: {why}"))));
     match leasing {
-        Leasing::No => Ok((None, None)),
+        Leasing::No | Leasing::Impossible => Ok((None, None)),
         Leasing::Required => Ok((Some(Lease::take()?), None)),
         Leasing::Preferred if command.passes_directory() => shared("a directory of the host is passed to it".into()),
         Leasing::Preferred => match Lease::take() {

@@ -29,7 +29,9 @@ pub(super) fn namespaces(spec: &Spec, ids: Option<&Resolved>, report: &mut Enfor
                 "the map contains the host's id 0".into()
             } else {
                 match ids.lease {
-                    Leasing::No => format!("the host's id 0 is not mapped; ids inside begin at {first} outside"),
+                    Leasing::No | Leasing::Impossible => {
+                        format!("the host's id 0 is not mapped; ids inside begin at {first} outside")
+                    }
                     _ => "the host's id 0 is not mapped".into(),
                 }
             };
@@ -46,6 +48,10 @@ pub(super) fn blocks(ids: &Resolved, leaves: bool, report: &mut Enforcement) {
         Leasing::Required => report.required(name, true, "a block of ids that no other running sandbox has"),
         Leasing::Preferred => {
             report.push(name, enforce, Enforced::Yes, "a block of ids that no other running sandbox has");
+        }
+        Leasing::Impossible => {
+            let why = "the caller has no ids to give each sandbox a block of its own";
+            report.push(name, enforce, Enforced::Unavailable, why);
         }
         Leasing::No if leaves => {
             report.push(
