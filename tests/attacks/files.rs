@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("attacks::files_overlay_attributes", OVERLAY, overlay_attributes),
         Test::new("attacks::files_socket_in_a_bind", USER, socket_in_a_bind),
         Test::new("attacks::files_sockets_of_the_host_root", USER, sockets_of_the_host_root),
+        Test::new("attacks::files_sys_of_the_host_root", USER, sys_of_the_host_root),
         Test::new("attacks::files_disk_and_inodes", USER, disk_and_inodes),
     ]
 }
@@ -394,6 +395,18 @@ fn overlay_attributes() -> Fallible<()> {
     let sandbox = Sandbox::builder(root).build()?;
     let seen = attack(&sandbox, &["mkdir=/d", "xattr=/d", "list=/"])?;
     expect(&seen, &[("mkdir=/d", "ok"), ("xattr=/d", "EPERM|EOPNOTSUPP")]);
+    Ok(())
+}
+
+/// The host's /sys tells of its hardware, its control groups, its network.
+fn sys_of_the_host_root() -> Fallible<()> {
+    let count = |builder: SandboxBuilder| -> Fallible<u32> {
+        Ok(text(&builder.build()?.output(&sh("ls /sys | wc -l"))?).trim().parse()?)
+    };
+    assert_eq!(count(Sandbox::builder(RootFs::host()))?, 0);
+    // controls: a plan of one's own, and a sysfs that is asked for
+    assert!(count(Sandbox::builder(RootFs::host()).mounts(belljar::Mounts::none()))? > 3);
+    assert!(count(Sandbox::builder(RootFs::host()).mount(Mount::sysfs("/sys")))? > 3);
     Ok(())
 }
 
