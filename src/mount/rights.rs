@@ -55,9 +55,7 @@ impl Mounts {
         let exposed = self.0.iter().filter(|mount| matches!(mount.kind, Kind::Bind { socket: true, .. }));
         exposed.map(|mount| mount.target.clone()).collect()
     }
-}
 
-impl Mounts {
     /// Whether files that the sandbox makes outlive it, or are those of earlier ones: binds that can be written, and read-only ones
     /// whose source belongs to an id of this kind. What is id-mapped for sure has the ids inside.
     pub(crate) fn share_files(&self, shared: fn(u32) -> bool) -> bool {

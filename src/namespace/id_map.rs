@@ -214,6 +214,12 @@ impl Resolved {
         let first = ranges.first().map_or(0, |r| r.inside);
         if contains(ranges, 0) { 0 } else { first }
     }
+
+    /// The host's id that an id inside stands for.
+    pub fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
+        let range = ranges.iter().find(|r| id >= r.inside && id - r.inside < r.count)?;
+        Some(range.outside + (id - range.inside))
+    }
 }
 
 /// Whether the host's id is of the block that sandboxes share.
@@ -223,7 +229,7 @@ pub(crate) fn is_shared(id: u32) -> bool {
 
 /// Whether an id exists inside.
 pub(crate) fn contains(ranges: &[IdRange], id: u32) -> bool {
-    ranges.iter().any(|r| id >= r.inside && id - r.inside < r.count)
+    Resolved::outside(ranges, id).is_some()
 }
 
 /// The block of ids that root's sandboxes get, within the ids that exist here.

@@ -45,7 +45,7 @@ pub(crate) struct Powers<'a> {
     pub is_init: bool,
     /// Its capabilities.
     pub keep: u64,
-    /// Limits of its user namespace, where that is new: the file beneath /proc, the value.
+    /// Limits of its user namespace, none where that is not new: the file beneath /proc, the value.
     pub limits: &'a [(&'static CStr, u32)],
 }
 
@@ -100,8 +100,7 @@ impl Namespaces {
             }
         }
         // of a namespace that is made here, and of no other
-        let limits = if ids.is_some() && host.user_limits.is_some() { limits } else { &[] };
-        let setup = if !limits.is_empty() { SETUP | CAP_SYS_RESOURCE } else { SETUP };
+        let setup = if limits.is_empty() { SETUP } else { SETUP | CAP_SYS_RESOURCE };
         builder.parent_op(Op::Clone { flags: at_clone.bits(), capabilities: setup | keep });
         if let Some(ids) = ids {
             builder.parent_op(Op::MapIds {

@@ -161,10 +161,7 @@ impl Template {
 
     pub fn source(&self, ids: Option<&Resolved>, without: u32) -> Source {
         let by_parent = self.by_parent(without);
-        let outside = |ranges: &[crate::namespace::IdRange]| {
-            let id = Resolved::setup_id(ranges);
-            ranges.iter().find(|r| r.inside == id).map(|r| r.outside)
-        };
+        let outside = |ranges: &[crate::namespace::IdRange]| Resolved::outside(ranges, Resolved::setup_id(ranges));
         let initial = self.host.uids.as_slice() == [(0, u32::MAX)];
         Source {
             by_parent,

@@ -34,11 +34,8 @@ pub(crate) struct SpawnIds {
 impl SpawnIds {
     /// Gives the pipes to the payload, if the host may: it can then open them anew by their names, such as /dev/stdout.
     fn give(&self, streams: &Streams, template: &Template, owner: (u32, u32)) {
-        let outside = |ranges: &[crate::namespace::IdRange], id: u32| {
-            ranges.iter().find(|r| id >= r.inside && id - r.inside < r.count).map(|r| r.outside + (id - r.inside))
-        };
         let owner = match &self.map {
-            Some(map) => outside(&map.uids, owner.0).zip(outside(&map.gids, owner.1)),
+            Some(map) => Resolved::outside(&map.uids, owner.0).zip(Resolved::outside(&map.gids, owner.1)),
             None => matches!(template.namespaces.user, User::Inherit).then_some(owner),
         };
         if let Some(owner) = owner.filter(|_| template.host.may_map) {

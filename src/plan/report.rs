@@ -43,26 +43,23 @@ pub(super) fn namespaces(spec: &Spec, ids: Option<&Resolved>, report: &mut Enfor
 
 /// The line on whose the ids are. `leaves`: files of the sandbox's are to be somebody's when it has ended.
 pub(super) fn blocks(ids: &Resolved, leaves: bool, report: &mut Enforcement) {
-    let (name, enforce) = ("distinct-ids", Enforce::BestEffort);
-    match ids.lease {
-        Leasing::Required => report.required(name, true, "a block of ids that no other running sandbox has"),
-        Leasing::Preferred => {
-            report.push(name, enforce, Enforced::Yes, "a block of ids that no other running sandbox has");
-        }
+    let own = "a block of ids that no other running sandbox has";
+    let (enforce, enforced, detail) = match ids.lease {
+        Leasing::Required => (Enforce::Required, Enforced::Yes, own),
+        Leasing::Preferred => (Enforce::BestEffort, Enforced::Yes, own),
         Leasing::Impossible => {
             let why = "the caller has no ids to give each sandbox a block of its own";
-            report.push(name, enforce, Enforced::Unavailable, why);
+            (Enforce::BestEffort, Enforced::Unavailable, why)
         }
-        Leasing::No if leaves => {
-            report.push(
-                name,
-                enforce,
-                Enforced::OptedOut,
-                "ids that other sandboxes have too: files of the host are written",
-            );
+        Leasing::No => {
+            let what = match leaves {
+                true => "ids that other sandboxes have too: files of the host are written",
+                false => "ids that other sandboxes may have too",
+            };
+            (Enforce::BestEffort, Enforced::OptedOut, what)
         }
-        Leasing::No => report.push(name, enforce, Enforced::OptedOut, "ids that other sandboxes may have too"),
-    }
+    };
+    report.push("distinct-ids", enforce, enforced, detail);
 }
 
 /// The lines on the root and the mounts.

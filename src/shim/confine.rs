@@ -108,7 +108,8 @@ fn opened_for(fd: i32) -> Result<u64> {
         O_RDONLY => WRITE,
         _ => 0,
     };
-    Ok(!without & if flags & O_APPEND != 0 { !WRITE } else { !0 })
+    let appending = if flags & O_APPEND != 0 { WRITE } else { 0 };
+    Ok(!(without | appending))
 }
 
 /// Rights on what a descriptor names, and all below it.

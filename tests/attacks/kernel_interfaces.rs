@@ -281,11 +281,9 @@ fn shared_memory_of_the_kernel() -> Fallible<()> {
     expect(&seen, &[("socket-filter=26", "ok"), ("aio", "ok")]);
     assert_ne!(seen["lease"], "ENOSYS");
     // another sandbox has terminals of its own
-    let mut command = payload(&["terminals=200", "sleep=60"]);
-    let child = bare().build()?.spawn(command.stdout(Stdio::Piped))?;
-    refused_inside(&[("terminals=1", "without")])?;
-    drop(child);
-    Ok(())
+    let (_child, seen) = holding(&bare().build()?, &["terminals=200"])?;
+    expect(&seen, &[("terminals=200", "ok 64")]);
+    refused_inside(&[("terminals=1", "without")])
 }
 
 /// Message queues are files that no path beneath the root leads to.

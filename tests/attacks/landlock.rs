@@ -5,7 +5,6 @@ use crate::harness::Need;
 use belljar::{
     Child, Enforce, Enforced, ErrorKind, Landlock, Mount, Mounts, Namespaces, Net, Pid, Seccomp, testing::feature,
 };
-use std::io::{BufRead, BufReader};
 
 const FILES: &[Need] = &[Need::UserNamespaces, Need::Landlock(2)];
 const PORTS: &[Need] = &[Need::UserNamespaces, Need::Landlock(4)];
@@ -82,8 +81,7 @@ fn descriptors_opened_anew() -> Fallible<()> {
 
 /// What a payload does with its root, its streams and its /proc works with a domain as without.
 fn breaks_nothing() -> Fallible<()> {
-    let dir = TempDir::new()?;
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    let dir = shared()?;
     let attempts = [
         "rename=/tmp",
         "rename=/bind",
@@ -168,13 +166,6 @@ fn udp_ports() -> Fallible<()> {
     Ok(())
 }
 
-/// A directory that sandboxes share, open to all of them.
-fn shared() -> Fallible<TempDir> {
-    let dir = TempDir::new()?;
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
-    Ok(dir)
-}
-
 /// What an attempt sees in a sandbox that runs.
 fn entered(child: &Child, attempts: &[&str]) -> Fallible<Seen> {
     let output = child.enter(payload(attempts).stdout(Stdio::Piped))?.wait_with_output()?;
@@ -183,10 +174,9 @@ fn entered(child: &Child, attempts: &[&str]) -> Fallible<Seen> {
 
 /// A payload that listens at `path` until it is dropped.
 fn listening(sandbox: &Sandbox, path: &str) -> Fallible<Child> {
-    let mut child = sandbox.spawn(payload(&[&format!("listen={path}"), "sleep=60"]).stdout(Stdio::Piped))?;
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
-    assert_eq!(lines.next().ok_or("no marker")??, "attack: here");
-    assert_eq!(lines.next().ok_or("it does not listen")??, format!("listen={path}: ok"));
+    let listen = format!("listen={path}");
+    let (child, seen) = holding(sandbox, &[&listen])?;
+    expect(&seen, &[(&listen, "ok")]);
     Ok(child)
 }
 

@@ -13,8 +13,9 @@ mod resources;
 
 use crate::common::*;
 use crate::harness::{TempDir, Test};
-use belljar::{Command, RootFs, Sandbox, SandboxBuilder, Security, Stdio};
+use belljar::{Child, Command, RootFs, Sandbox, SandboxBuilder, Security, Stdio};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -64,6 +65,21 @@ fn attack(sandbox: &Sandbox, attempts: &[&str]) -> Fallible<Seen> {
         return Err(format!("{} of {} attempts: {}: {seen:?}", seen.len(), attempts.len(), output.exit).into());
     }
     Ok(seen)
+}
+
+/// A payload that has made its attempts, and sleeps on what it has taken; what it saw.
+fn holding(sandbox: &Sandbox, attempts: &[&str]) -> Fallible<(Child, Seen)> {
+    let mut child = sandbox.spawn(payload(attempts).arg("sleep=60").stdout(Stdio::Piped))?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+    let said = lines.take(1 + attempts.len()).collect::<Result<Vec<_>, _>>()?.join("\n");
+    Ok((child, parse(&said)?))
+}
+
+/// A directory that everybody may write.
+fn shared() -> Fallible<TempDir> {
+    let dir = TempDir::new()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    Ok(dir)
 }
 
 /// In a default sandbox.

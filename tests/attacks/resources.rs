@@ -5,7 +5,6 @@ use crate::harness::Need;
 use belljar::{
     Bytes, Child, Enforced, IdMap, Inotify, Mount, Namespaces, Rlimits, Seccomp, Stdio, User, testing::feature,
 };
-use std::io::{BufRead, BufReader};
 
 const USER: &[Need] = &[Need::UserNamespaces];
 
@@ -38,7 +37,7 @@ fn limits_of_processes() -> Fallible<()> {
         assert_eq!(seen[*attempt], format!("ok {}", most.min(own(resource)?)), "{attempt}");
     }
     // each timer has a signal that could become pending
-    let (_child, seen) = greedy(&bare().build()?, &["timers=5000"])?;
+    let (_child, seen) = holding(&bare().build()?, &["timers=5000"])?;
     assert_eq!(seen["timers=5000"], format!("ok {}", own(11)?.min(1024)));
     // nobody inside raises one again
     refused_inside(&[("rlimit-raise=7", "EPERM"), ("rlimit-raise=4", "EPERM"), ("realtime", "EPERM")])?;
@@ -67,12 +66,8 @@ fn with_map(map: IdMap) -> SandboxBuilder {
 /// The kernel counts keys by user: one sandbox can use up what all of the same outer user have.
 fn quota_of_a_sibling() -> Fallible<()> {
     let sibling = |map: fn() -> IdMap| -> Fallible<String> {
-        let mut command = payload(&["keys=2000", "sleep=60"]);
-        let mut greedy = with_map(map()).build()?.spawn(command.stdout(Stdio::Piped))?;
-        let mut lines = BufReader::new(greedy.stdout.take().ok_or("no stdout")?).lines();
-        assert_eq!(lines.next().transpose()?.as_deref(), Some("attack: here"));
-        let used = lines.next().transpose()?.unwrap_or_default();
-        assert!(used.starts_with("keys=2000: ok "), "it uses up its quota: {used}");
+        let (_greedy, seen) = holding(&with_map(map()).build()?, &["keys=2000"])?;
+        assert!(seen["keys=2000"].starts_with("ok "), "it uses up its quota: {seen:?}");
         Ok(attack(&with_map(map()).build()?, &["key-add=x"])?["key-add=x"].clone())
     };
     assert_eq!(sibling(IdMap::automatic)?, "ok");
@@ -84,15 +79,6 @@ fn quota_of_a_sibling() -> Fallible<()> {
     }
     assert_eq!(seen.last().map(String::as_str), Some("EDQUOT"), "{seen:?}");
     Ok(())
-}
-
-/// A payload that has made its attempts, and sleeps on what it has taken; what it saw.
-fn greedy(sandbox: &Sandbox, attempts: &[&str]) -> Fallible<(Child, Seen)> {
-    let mut command = payload(attempts);
-    let mut child = sandbox.spawn(command.arg("sleep=60").stdout(Stdio::Piped))?;
-    let lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
-    let said = lines.take(1 + attempts.len()).collect::<Result<Vec<_>, _>>()?.join("\n");
-    Ok((child, parse(&said)?))
 }
 
 /// Instances of inotify count against the user who has made the sandbox too, whatever the id map.
@@ -107,7 +93,7 @@ fn inotify_of_a_sibling() -> Fallible<()> {
     let attempts = ["inotify=1000", "inotify=1"];
     let small = Security::new().inotify(Inotify::Max { instances: 2, watches: 3 });
     {
-        let (_greedy, seen) = greedy(&bare().build()?, &attempts[..1])?;
+        let (_greedy, seen) = holding(&bare().build()?, &attempts[..1])?;
         assert_eq!(seen["inotify=1000"], format!("ok {}", share(instances, 8)));
         expect(&inside(&attempts[1..])?, &[("inotify=1", "without")]);
         assert_eq!(bare().build()?.enforcement().get("inotify-quota").map(|one| one.enforced), Some(Enforced::Yes));
@@ -120,7 +106,7 @@ fn inotify_of_a_sibling() -> Fallible<()> {
     // controls: the typed opt-out, and a host whose limits cannot be set; nothing is left for anybody
     let inherited = Security::new().inotify(Inotify::Inherit);
     let nothing_left = || -> Fallible<()> {
-        let (_greedy, seen) = greedy(&bare().security(inherited.clone()).build()?, &attempts[..1])?;
+        let (_greedy, seen) = holding(&bare().security(inherited.clone()).build()?, &attempts[..1])?;
         let taken: u64 = seen["inotify=1000"].trim_start_matches("ok ").parse()?;
         assert!(taken > share(instances, 8), "{taken}");
         expect(&inside(&attempts[1..])?, &[("inotify=1", "EMFILE")]);
@@ -129,7 +115,7 @@ fn inotify_of_a_sibling() -> Fallible<()> {
     nothing_left()?;
     crate::common::without(feature::USER_LIMITS, || {
         let sandbox = bare().build()?;
-        let (child, seen) = greedy(&sandbox, &attempts[..1])?;
+        let (child, seen) = holding(&sandbox, &attempts[..1])?;
         assert_ne!(seen["inotify=1000"], format!("ok {}", share(instances, 8)));
         assert!(child.enforcement().unavailable().any(|one| one.name == "inotify-quota"));
         Ok(())
@@ -181,10 +167,8 @@ fn traced_by_its_init() -> Fallible<()> {
     expect(&parse(&text(&output))?, &[("trace-me", "ok"), ("clone", "ok")]);
     assert_eq!(output.exit.code(), Some(3), "{}", output.exit);
     // and a deadly one arrives
-    let mut command = payload(&["trace-me", "sleep=60"]);
-    let mut child = sandbox.spawn(command.stdout(Stdio::Piped))?;
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
-    assert!(lines.any(|line| line.is_ok_and(|line| line == "trace-me: ok")));
+    let (mut child, seen) = holding(&sandbox, &["trace-me"])?;
+    expect(&seen, &[("trace-me", "ok")]);
     child.signal(nix::sys::signal::Signal::SIGTERM as i32)?;
     assert_eq!(child.wait()?.signal(), Some(15));
     refused_inside(&[("trace-me", "EPERM")])

@@ -14,20 +14,19 @@ mod tests;
 use crate::enforce::{Enforce, Enforced, Enforcement};
 use crate::error::Defect;
 use crate::program::{Builder, Op};
+use crate::sys::kernel::abi::{
+    LANDLOCK_ACCESS_FS_EXECUTE as EXECUTE, LANDLOCK_ACCESS_FS_IOCTL_DEV as IOCTL_DEV,
+    LANDLOCK_ACCESS_FS_READ_FILE as READ_FILE, LANDLOCK_ACCESS_FS_RESOLVE_UNIX as RESOLVE_UNIX,
+    LANDLOCK_ACCESS_FS_TRUNCATE as TRUNCATE, LANDLOCK_ACCESS_FS_WRITE_FILE as WRITE_FILE,
+};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-// <linux/landlock.h>
-const EXECUTE: u64 = 1 << 0;
-const WRITE_FILE: u64 = 1 << 1;
-const READ_FILE: u64 = 1 << 2;
+// <linux/landlock.h>: those of directories; those of files are the shim's too
 const READ_DIR: u64 = 1 << 3;
 const MAKE_CHAR: u64 = 1 << 6;
 const MAKE_BLOCK: u64 = 1 << 11;
 const REFER: u64 = 1 << 13;
-const TRUNCATE: u64 = 1 << 14;
-const IOCTL_DEV: u64 = 1 << 15;
-const RESOLVE_UNIX: u64 = 1 << 16;
 const BIND_TCP: u64 = 1 << 0;
 const CONNECT_TCP: u64 = 1 << 1;
 const BIND_UDP: u64 = 1 << 2;

@@ -270,9 +270,15 @@ pub const LANDLOCK_ACCESS_FS_EXECUTE: u64 = 1 << 0;
 pub const LANDLOCK_ACCESS_FS_WRITE_FILE: u64 = 1 << 1;
 pub const LANDLOCK_ACCESS_FS_READ_FILE: u64 = 1 << 2;
 pub const LANDLOCK_ACCESS_FS_TRUNCATE: u64 = 1 << 14;
+pub const LANDLOCK_ACCESS_FS_IOCTL_DEV: u64 = 1 << 15;
 pub const LANDLOCK_ACCESS_FS_RESOLVE_UNIX: u64 = 1 << 16;
-/// Rights that files have: execute, write, read, truncate, ioctl of a device, connections to a socket.
-pub const LANDLOCK_ACCESS_FILE: u64 = 1 | 2 | 4 | 1 << 14 | 1 << 15 | LANDLOCK_ACCESS_FS_RESOLVE_UNIX;
+/// Rights that files have, and not directories alone.
+pub const LANDLOCK_ACCESS_FILE: u64 = LANDLOCK_ACCESS_FS_EXECUTE
+    | LANDLOCK_ACCESS_FS_WRITE_FILE
+    | LANDLOCK_ACCESS_FS_READ_FILE
+    | LANDLOCK_ACCESS_FS_TRUNCATE
+    | LANDLOCK_ACCESS_FS_IOCTL_DEV
+    | LANDLOCK_ACCESS_FS_RESOLVE_UNIX;
 
 /// `struct landlock_path_beneath_attr`, which is packed.
 #[repr(C, packed)]
